@@ -1,0 +1,36 @@
+"""thicket_jax: explore the neighbourhood of pretrained weights.
+
+keys → perturb → score → select → ensemble → report. See README.md.
+"""
+
+from thicket_jax.ensembles import ensemble, majority_vote, mean, mean_probs, median, merge
+from thicket_jax.errors import ThicketError
+from thicket_jax.experts import Population, population
+from thicket_jax.noise import Noise, gaussian, rademacher, tied_gaussian
+from thicket_jax.perturbation import perturb
+from thicket_jax.scoring import Scores, score
+from thicket_jax.search import Result, randopt
+from thicket_jax.selection import top_k
+
+__all__ = [
+    "Noise",
+    "Population",
+    "Result",
+    "Scores",
+    "ThicketError",
+    "ensemble",
+    "gaussian",
+    "majority_vote",
+    "mean",
+    "mean_probs",
+    "median",
+    "merge",
+    "perturb",
+    "population",
+    "rademacher",
+    "randopt",
+    "score",
+    "tied_gaussian",
+    "top_k",
+]
+__version__ = "0.1.0"

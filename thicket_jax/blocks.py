@@ -1,0 +1,268 @@
+"""A function of one expert → many experts: blocks of vmap inside lax.map, over devices.
+
+The compiled program does not depend on N: it takes up to M blocks of b experts per device and a
+count of blocks to do, and skips the rest, so that padding costs next to nothing.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thicket_jax import devices as dv
+from thicket_jax.errors import MemoryLimitError
+from thicket_jax.experts import Population, check_count
+from thicket_jax.noise import Noise
+from thicket_jax.perturbation import apply_noise, leaf_scales
+
+_MOST_BLOCKS = 64  # blocks per call, M, at most
+_MOST_BLOCK = 1024  # experts per block, b, at most
+_MOST_OUTPUT_BYTES = 2**26  # of one call's outputs per device
+_CALL_SECONDS = 1.0  # a call is made about this long: short enough to log, long enough to launch
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Experts `start` to `stop` of a population, with their outputs [stop − start, ...]."""
+
+    start: int
+    stop: int
+    outputs: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _Flight:
+    """A launched call: experts `start` to `stop`, and its outputs or what the launch raised."""
+
+    start: int
+    stop: int
+    outputs: Any = None
+    error: Exception | None = None
+
+
+@dataclasses.dataclass
+class ExpertMap:
+    """A function of (params, data) mapped over experts, with what it needs on the devices.
+
+    Attributes:
+      fn: `(params, data) -> tree`, pure.
+      shared: (params, data, scales, key), on the devices, put there once.
+      noise: the law.
+      mapper: over which devices.
+      block: experts per vmap, b; halved when a device runs out of memory.
+      compile_seconds: spent compiling so far.
+    """
+
+    fn: Callable[[Any, Any], Any]
+    shared: tuple[Any, Any, Any, Any]
+    noise: Noise
+    mapper: dv.Mapper
+    block: int
+    compile_seconds: float = 0.0
+
+    def chunks(self, population: Population, most: int | None = None) -> Iterator[Chunk]:
+        """Yields the outputs of every expert in order, as numpy.
+
+        The next call is launched before the outputs of the last are fetched, so the devices work
+        while the caller does. Memory on the devices: one block, and two calls' outputs.
+
+        Args:
+          population: N experts under this map's key and noise law.
+          most: experts per call at most, so that a caller can log at least so often.
+
+        Raises:
+          MemoryLimitError: a single expert does not fit.
+        """
+        start, blocks, flying = 0, 1, None
+        clock = time.monotonic()
+        while start < len(population) or flying is not None:
+            launched = None
+            if start < len(population):
+                launched = self._launch(population, start, blocks, most)
+                start = launched.stop
+            if flying is not None:
+                try:
+                    outputs = self._collect(flying)
+                except jax.errors.JaxRuntimeError as error:
+                    if not dv.is_out_of_memory(error):
+                        raise
+                    start, blocks, flying = flying.start, 1, None
+                    self._halve(error)
+                    continue
+                finished, now = flying, time.monotonic()
+                done = -(-(finished.stop - finished.start) // (self.mapper.count * self.block))
+                blocks = max(1, int(_CALL_SECONDS * done / max(now - clock, 1e-6)))
+                clock = now
+                yield Chunk(finished.start, finished.stop, outputs)
+            else:
+                clock = time.monotonic()
+            flying = launched
+
+    def prepare(self) -> None:
+        """Compiles the program now, if it has not been compiled."""
+        self._program()
+
+    def _halve(self, error: Exception) -> None:
+        if self.block == 1:
+            raise MemoryLimitError(
+                "the batch does not fit the device with one expert at a time (block_size=1): "
+                f"{str(error).splitlines()[0]}; use fewer items or a smaller model"
+            ) from None
+        self.block //= 2
+
+    def _program(self) -> tuple[Any, int]:
+        began = time.monotonic()
+        while True:
+            try:
+                found = _compiled(self.fn, self.noise, self.mapper, self.block, _Key(self.shared))
+                break
+            except jax.errors.JaxRuntimeError as error:
+                if not dv.is_out_of_memory(error):
+                    raise
+                self._halve(error)
+        self.compile_seconds += time.monotonic() - began
+        return found
+
+    def _launch(self, population: Population, start: int, blocks: int, most: int | None) -> _Flight:
+        """Starts one call: experts as [D, M, b], each device with consecutive blocks."""
+        program, num_blocks = self._program()
+        D, b = self.mapper.count, self.block
+        if most is not None:
+            blocks = min(blocks, max(1, most // (D * b)))
+        count = min(blocks, num_blocks, -(-(len(population) - start) // (D * b)))
+        stop = min(start + D * count * b, len(population))
+        index = np.minimum(start + np.arange(D * count * b), stop - 1).reshape(D, count, b)
+
+        def lay(column: jax.Array) -> np.ndarray:
+            return np.pad(np.asarray(column)[index], ((0, 0), (0, num_blocks - count), (0, 0)))
+
+        columns = (population.ids, population.sigmas, population.signs)
+        split = (*(lay(column) for column in columns), np.full((D,), count, np.int32))
+        try:
+            outputs = dv.launch(program, *self.shared, *self.mapper.split(split))
+        except jax.errors.JaxRuntimeError as error:
+            return _Flight(start, stop, error=error)
+        return _Flight(start, stop, outputs)
+
+    def _collect(self, flight: _Flight) -> Any:
+        count = flight.stop - flight.start
+
+        def flatten(leaf: np.ndarray) -> np.ndarray:
+            D, _, b = leaf.shape[:3]
+            used = leaf[:, : -(-count // (D * b))]
+            return used.reshape(-1, *leaf.shape[3:])[:count]
+
+        return jax.tree.map(flatten, self.mapper.gather(flight.outputs, flight.error))
+
+
+class _Key:
+    """Arguments reduced to structure, shape, dtype and sharding: what a program depends on."""
+
+    def __init__(self, tree: Any) -> None:
+        self.tree = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
+        )
+        leaves, structure = jax.tree.flatten(self.tree)
+        self.key = (structure, tuple((x.shape, str(x.dtype), x.sharding) for x in leaves))
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.key == other.key
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(
+    fn: Callable[[Any, Any], Any], noise: Noise, mapper: dv.Mapper, block: int, example: _Key
+) -> tuple[Any, int]:
+    """Compiles the program of a call; returns it with its number of blocks, M."""
+    shapes = jax.eval_shape(fn, *example.tree[:2])
+    size = block * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+    num_blocks = int(np.clip(_MOST_OUTPUT_BYTES // max(size, 1), 1, _MOST_BLOCKS))
+
+    def one(expert: Population, params: Any, data: Any, scales: Any) -> Any:
+        return fn(apply_noise(params, expert, scales), data)
+
+    def program(
+        params: Any, data: Any, scales: Any, key: Any, ids: Any, sigmas: Any, signs: Any, count: Any
+    ) -> Any:
+        axes: Any = Population(None, 0, 0, 0, noise)  # type: ignore[arg-type]
+        over_block = jax.vmap(one, in_axes=(axes, None, None, None))
+
+        def run(columns: tuple) -> Any:
+            ids, sigmas, signs = columns
+            experts = Population(key, ids, sigmas, signs, noise)
+            return over_block(experts, params, data, scales)
+
+        def skip(_: tuple) -> Any:
+            return jax.tree.map(lambda x: jnp.zeros((block, *x.shape), x.dtype), shapes)
+
+        def block_or_padding(row: tuple) -> Any:
+            return jax.lax.cond(row[0] < count, run, skip, row[1:])
+
+        return jax.lax.map(block_or_padding, (jnp.arange(ids.shape[0]), ids, sigmas, signs))
+
+    D = mapper.count
+    column = (D, num_blocks, block)
+    split = mapper.split(
+        (
+            np.zeros(column, np.int32),
+            np.zeros(column, np.float32),
+            np.zeros(column, np.float32),
+            np.zeros(D, np.int32),
+        )
+    )
+    return mapper.compile(program, example.tree, split), num_blocks
+
+
+def expert_map(
+    fn: Callable[[Any, Any], Any],
+    params: Any,
+    data: Any,
+    population: Population,
+    *,
+    mapper: dv.Mapper,
+    block_size: int | str = "auto",
+) -> ExpertMap:
+    """Puts parameters and data on the devices and chooses the block size.
+
+    Args:
+      fn: `(params, data) -> tree` of one expert.
+      params, data: pytrees; replicated over the mapper's devices.
+      population: gives the key, the noise law and a bound on the block size.
+      mapper: over which devices.
+      block_size: experts per vmap, or `"auto"`: a program for one expert is compiled, its memory
+        analysis read, and the largest block taken whose temporaries fit the device (an
+        accelerator's free memory; a CPU core's own cache, where larger blocks are slower).
+
+    Raises:
+      MemoryLimitError: one expert needs more memory than the device has free.
+    """
+    scales = leaf_scales(params, population.noise)
+    shared = mapper.replicate((params, data, scales, population.key))
+    most = min(_MOST_BLOCK, -(-len(population) // mapper.count))
+    if block_size != "auto":
+        block = min(check_count("block_size", block_size), max(1, most))
+        return ExpertMap(fn, shared, population.noise, mapper, block)
+    chosen = ExpertMap(fn, shared, population.noise, mapper, 1)
+    device = mapper.devices[0]
+    outputs, one = dv.program_bytes(chosen._program()[0])
+    free = dv.free_bytes(device)
+    if one > free:
+        raise MemoryLimitError(
+            f"the batch does not fit the device with one expert at a time: it needs {one:,} bytes "
+            f"of temporaries, {free:,} are free; use fewer items or a smaller model"
+        )
+    # A program of one-expert blocks may hold a second copy of a call's outputs; larger ones do not.
+    one = one - outputs if one > outputs else one
+    chosen.block = int(np.clip(dv.working_bytes(device) // max(one, 1), 1, max(1, most)))
+    while chosen.block > 1 and dv.program_bytes(chosen._program()[0])[1] > free:
+        chosen.block //= 2
+    chosen.block = dv.from_first(chosen.block)
+    return chosen

@@ -1,0 +1,40 @@
+"""Orbax for one process alone: it waits for no other, whether or not others are connected.
+
+Base models, segments of the log and exported experts are written by process 0. Orbax's v1
+interface compares the path over all connected processes in every save, so that one process of
+several would wait for ever; the classic `Checkpointer` takes the active processes as an option.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def _checkpointer() -> Any:
+    import orbax.checkpoint as ocp
+
+    process = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=process,
+        active_processes={process},
+        barrier_sync_key_prefix=f"process_{process}",
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def save(path: pathlib.Path, tree: Any) -> None:
+    """Writes a pytree of arrays to the folder `path`, which appears whole or not at all.
+
+    Leaves are fetched to the host; `path` must not exist.
+    """
+    with _checkpointer() as checkpointer:
+        checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree))
+
+
+def load(path: pathlib.Path) -> Any:
+    """Returns the pytree at `path` as numpy arrays; what storage raises is passed on."""
+    with _checkpointer() as checkpointer:
+        return jax.tree.map(np.asarray, checkpointer.restore(path.absolute()))

@@ -1,0 +1,474 @@
+"""The command line: `thicket tasks | run | resume | report | export`."""
+
+import contextlib
+import dataclasses
+import datetime
+import io
+import os
+import pathlib
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any
+
+from thicket_jax import tasks
+from thicket_jax.errors import ArgumentError, RunError, ThicketError
+
+USAGE = """\
+usage: thicket COMMAND ...
+
+  thicket tasks                       what can be run, one line each
+  thicket run TASK [options]          base, sample, score, select, ensemble, report
+  thicket resume RUN                  go on with an interrupted run
+  thicket report RUN [options]        tables and figures again, from the log alone
+  thicket export RUN --rank 1 --to D  one expert (or --merge K) as a checkpoint
+
+  thicket COMMAND --help              the options of a command (thicket run TASK --help)
+"""
+_CPU_DEVICES = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where and how a run executes; nothing here changes an expert."""
+
+    block_size: str = "auto"
+    """Experts per vmap, or auto."""
+    backend: str = "pmap"
+    """pmap, shard_map or none."""
+    cpu_devices: int = 0
+    """On a CPU: split the machine into so many devices; 0 is one per core, 8 at most."""
+    coordinator: str | None = None
+    """Address (host:port) of process 0, for several processes."""
+    processes: int | None = None
+    """Number of processes."""
+    process_id: int | None = None
+    """This process's number, from 0."""
+    distributed: bool = False
+    """Several processes whose addresses the platform knows (a TPU pod, a cluster)."""
+    quiet: bool = False
+    """Print the result only."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Out:
+    """Where a run is written."""
+
+    out: str | None = None
+    """Run directory; default runs/TASK-DATE-TIME."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Options of `thicket report`."""
+
+    k: tuple[int, ...] | None = None
+    """Ensemble sizes; default those of the run."""
+    vote: str | None = None
+    """Combine rule: one of the run's own, or majority_vote, mean, median, mean_probs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Options of `thicket export`."""
+
+    to: str
+    """Folder to write the checkpoint to; must not exist."""
+    rank: int | None = None
+    """Export the expert of this rank; 1 is the best."""
+    merge: int | None = None
+    """Export the merge of the best so many experts."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, 2 for bad input, 130 when interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "tasks": _tasks,
+        "run": _run,
+        "resume": _resume,
+        "report": _report,
+        "export": _export,
+    }
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0 if words else 2
+    if words[0] == "--version":
+        import thicket_jax
+
+        print(f"thicket {thicket_jax.__version__}")
+        return 0
+    if words[0] not in commands:
+        return _refuse(f"unknown command {words[0]!r}; choose one of: {', '.join(commands)}")
+    try:
+        commands[words[0]](words[1:])
+    except ThicketError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt as interrupt:
+        hint = str(interrupt)
+        print(f"thicket: interrupted{'; ' + hint if hint else ''}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def _refuse(text: str) -> int:
+    print("thicket: " + " ".join(text.split()), file=sys.stderr)
+    return 2
+
+
+def _parse(kind: Any, words: list[str], prog: str) -> Any:
+    """Parses options with tyro; a parse error is one line."""
+    import tyro
+
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def _lists(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+        if info.type == tuple[int, ...]:
+            return _comma_list(int)
+        return _comma_list(float) if info.type == tuple[float, ...] else None
+
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, args=words, prog=prog, registry=registry)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise _Help from None
+        raise ArgumentError(_one_line(errors.getvalue(), prog)) from None
+
+
+def _comma_list(item: type) -> Any:
+    import tyro
+
+    def read(words: list[str]) -> tuple:
+        try:
+            return tuple(item(word) for word in words[0].split(",") if word.strip())
+        except ValueError:
+            raise ValueError(
+                f"{words[0]!r} is not a comma-separated list of {item.__name__}s"
+            ) from None
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{item.__name__.upper()},...",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(str(x) for x in value)],
+    )
+
+
+class _Help(Exception):  # noqa: N818
+    """Help was asked for and printed."""
+
+
+def _one_line(text: str, prog: str) -> str:
+    """Reduces tyro's framed message to its words."""
+    inside = " ".join(line.strip("│╭╮╰╯─┃━ ").strip() for line in text.splitlines())
+    inside = " ".join(inside.split())
+    for rule in ("For full helptext", "─", "Perhaps you meant"):
+        inside = inside.split(rule)[0].strip() if rule != "Perhaps you meant" else inside
+    return f"{inside.rstrip('. ')}; see {prog} --help"
+
+
+@contextlib.contextmanager
+def _help_is_fine() -> Iterator[None]:
+    with contextlib.suppress(_Help):
+        yield
+
+
+def _tasks(words: list[str]) -> None:
+    if words:
+        raise ArgumentError(f"thicket tasks takes no options, got {' '.join(words)}")
+    for name, (_, line) in tasks.REGISTRY.items():
+        print(f"{name:10} {line}")
+
+
+def _take_name(words: list[str], command: str, what: str) -> tuple[str, list[str]]:
+    if not words or words[0].startswith("-"):
+        if words and words[0] in ("-h", "--help"):
+            print(USAGE, end="")
+            raise _Help
+        raise ArgumentError(f"thicket {command} needs {what} first; see thicket --help")
+    return words[0], words[1:]
+
+
+def _run(words: list[str]) -> None:
+    with _help_is_fine():
+        name, rest = _take_name(words, "run", f"a task ({', '.join(tasks.REGISTRY)})")
+        import tyro
+
+        module = tasks.module(name)
+        # An outer record joins the task's options with the common ones into one flat list.
+        kind = dataclasses.make_dataclass(
+            "run", [("task", module.Options), ("machine", Machine), ("out", Out)], frozen=True
+        )
+        kind.__doc__ = tasks.REGISTRY[name][1]
+        parsed = _parse(Annotated[kind, tyro.conf.OmitArgPrefixes], rest, f"thicket run {name}")
+        out = parsed.out.out
+        if out is None:
+            stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+            out = f"runs/{name}-{stamp}"
+        command = shlex.join(["thicket", "run", *words])
+        _search(name, parsed.task.resolved(), parsed.machine, pathlib.Path(out), False, command)
+
+
+def _resume(words: list[str]) -> None:
+    from thicket_jax import runlog
+
+    with _help_is_fine():
+        folder, rest = _take_name(words, "resume", "a run directory")
+        machine = _parse(Machine, rest, "thicket resume RUN")
+        run_dir = pathlib.Path(folder)
+        config = runlog.read_json(run_dir / "config.json")
+        options = _stored_options(run_dir, config)
+        _search(config["task"], options, machine, run_dir, True, config.get("command", ""))
+
+
+def _stored_options(run_dir: pathlib.Path, config: dict[str, Any]) -> Any:
+    """Rebuilds a task's options from config.json."""
+    if config.get("task") not in tasks.REGISTRY:
+        raise RunError(
+            f"{run_dir} is a run of {config.get('task')!r}, which is no task of the command line; "
+            "call tj.randopt again with run_dir and resume=True"
+        )
+    stored = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in config["options"].items()
+    }
+    try:
+        return tasks.module(config["task"]).Options(**stored)
+    except TypeError as error:
+        raise RunError(
+            f"{run_dir / 'config.json'} has options that this release does not know: {error}"
+        ) from None
+
+
+def _search(
+    name: str,
+    options: Any,
+    machine: Machine,
+    run_dir: pathlib.Path,
+    resume: bool,
+    command: str,
+) -> None:
+    from thicket_jax import runlog
+
+    block_size = _block_size(machine.block_size)
+    _start_devices(machine)
+    import jax
+
+    from thicket_jax import ensembles, metrics, search
+    from thicket_jax.experts import PRNGS, population
+    from thicket_jax.noise import Noise
+
+    first = jax.process_index() == 0
+    if first and not resume:
+        runlog.check_new(run_dir)
+    if options.prng not in PRNGS:
+        raise ArgumentError(f"prng={options.prng!r} is refused; choose one of: {', '.join(PRNGS)}")
+    ks = search.check_ks(options.k, options.num)
+    experts = population(
+        jax.random.key(options.seed, impl=options.prng),
+        options.num,
+        options.sigma,
+        noise=Noise(options.noise, options.where, options.scale),
+        antithetic=options.antithetic,
+    )
+    say = _quiet if machine.quiet or not first else _say
+    say(f"{name}: preparing the base model and the data")
+    began = time.monotonic()
+    task = tasks.module(name).build(options)
+    setup = time.monotonic() - began
+    grader = metrics.metric(task.metric)
+    problem = search.Problem(
+        score_fn=task.score_fn,
+        params=task.params,
+        train=task.train,
+        predict_fn=task.predict_fn,
+        test=task.test,
+        targets=task.targets,
+        metric=grader,
+        combines={rule: ensembles.combine_rule(rule) for rule in task.combines},
+        exhibits=task.exhibits,
+    )
+    about = {
+        "task": name,
+        "model": task.model,
+        "options": _as_json(options),
+        "notes": list(task.notes),
+        "command": command,
+        "task_provenance": dict(task.provenance),
+    }
+    say(f"{name}: base ready in {setup:.1f} s; scoring {options.num} experts into {run_dir}")
+    with _Progress(say) as progress:
+        settings = search.Settings(
+            k=ks,
+            block_size=block_size,
+            backend=machine.backend,
+            run_dir=run_dir,
+            resume=resume,
+            progress=progress,
+            draw=getattr(tasks.module(name), "draw", None),
+            setup_seconds=setup,
+        )
+        try:
+            found = search.execute(problem, experts, settings, about)
+        except KeyboardInterrupt:
+            hint = f"what is scored is kept; go on with: thicket resume {run_dir}"
+            raise KeyboardInterrupt(hint if (run_dir / "log").is_dir() else "") from None
+    if first:
+        _print_table(found.table, run_dir)
+
+
+def _as_json(options: Any) -> dict[str, Any]:
+    values = dataclasses.asdict(options)
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _block_size(text: str) -> int | str:
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentError(f"--block-size {text} must be a whole number or auto") from None
+
+
+def _start_devices(machine: Machine) -> None:
+    """Splits a CPU into devices and connects processes, before anything touches a device."""
+    import jax
+
+    if machine.cpu_devices < 0:
+        raise ArgumentError(f"--cpu-devices {machine.cpu_devices} must be 0 or more")
+    if machine.backend != "none":
+        count = machine.cpu_devices or min(len(os.sched_getaffinity(0)), _CPU_DEVICES)
+        # Refused once devices exist, as in a program that calls main() after using JAX.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", count)
+    named = (machine.coordinator, machine.processes, machine.process_id)
+    if machine.distributed and any(value is not None for value in named):
+        raise ArgumentError(
+            "--distributed finds the processes by itself; leave out --coordinator, --processes "
+            "and --process-id"
+        )
+    if machine.distributed:
+        jax.distributed.initialize()
+    elif any(value is not None for value in named):
+        if any(value is None for value in named):
+            raise ArgumentError("--coordinator, --processes and --process-id go together")
+        assert machine.processes is not None and machine.process_id is not None
+        if not 0 <= machine.process_id < machine.processes:
+            raise ArgumentError(
+                f"--process-id {machine.process_id} must be 0 to {machine.processes - 1}"
+            )
+        jax.distributed.initialize(machine.coordinator, machine.processes, machine.process_id)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _quiet(text: str) -> None:
+    del text
+
+
+class _Progress:
+    """Shows experts done: a bar on a terminal, a line every ten percent elsewhere."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say, self.tenth = say, -1
+        self.bar: Any = None
+        self.terminal = say is _say and sys.stderr.isatty()
+        self.began: float | None = None
+        self.first = 0
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.began is None:
+            self.began, self.first = time.monotonic(), done
+            if done:
+                self.say(f"{done} of {total} experts are in the log")
+        if self.terminal:
+            if self.bar is None:
+                import tqdm
+
+                self.bar = tqdm.tqdm(total=total, initial=done, unit="expert", smoothing=0.1)
+            self.bar.update(done - self.bar.n)
+            return
+        tenth = 10 * done // total
+        if tenth == self.tenth or done == self.first:
+            return
+        self.tenth = tenth
+        rate = (done - self.first) / max(time.monotonic() - self.began, 1e-9)
+        left = (total - done) / max(rate, 1e-9)
+        self.say(f"{done}/{total} experts, {rate:.1f}/s, {left:.0f} s left")
+
+
+def _print_table(table: dict[str, Any], run_dir: pathlib.Path) -> None:
+    """Prints base, best and ensembles in the metric's unit, and where the report is."""
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
+    better = "higher" if table["higher_is_better"] else "lower"
+    print(f"{table['task']}: {table['metric']} ({better} is better)")
+    print(f"  {'':28} {'train':>9} {'test':>9}  difference to base (95 %)")
+    base, best = table["base"], table["best"]
+    print(f"  {'base':28} {number(base['train']):>9} {number(base['test']):>9}")
+    label = f"best expert (id {best['id']})"
+    print(f"  {label:28} {number(best['train']):>9} {number(best['test']):>9}")
+    for row in table["ensemble"]:
+        label = f"ensemble of {row['k']}, {row['combine']}"
+        low, high = row["delta_ci95"] or (None, None)
+        change = f"{number(row['delta_vs_base'])} [{number(low)}, {number(high)}]"
+        print(f"  {label:28} {'':>9} {number(row['test']):>9}  {change}")
+    if table["failed"]:
+        print(f"  failed experts: {table['failed']}")
+    print(f"report: {run_dir / 'report.html'}")
+
+
+def _report(words: list[str]) -> None:
+    from thicket_jax import report
+
+    with _help_is_fine():
+        folder, rest = _take_name(words, "report", "a run directory")
+        options = _parse(ReportOptions, rest, "thicket report RUN")
+        run_dir = pathlib.Path(folder)
+        record = report.load(run_dir)
+        table = report.build_results(record, ks=options.k, combine=options.vote)
+        name = record.config["task"]
+        draw = getattr(tasks.module(name), "draw", None) if name in tasks.REGISTRY else None
+        report.write(record, run_dir, table, draw=draw)
+        _print_table(table, run_dir)
+
+
+def _export(words: list[str]) -> None:
+    from thicket_jax import export, runlog
+
+    with _help_is_fine():
+        folder, rest = _take_name(words, "export", "a run directory")
+        options = _parse(ExportOptions, rest, "thicket export RUN")
+        if (options.rank is None) == (options.merge is None):
+            raise ArgumentError("thicket export takes either --rank or --merge")
+        run_dir = pathlib.Path(folder)
+        config = runlog.read_json(run_dir / "config.json")
+        params = tasks.module(config["task"]).build(_stored_options(run_dir, config)).params
+        path = export.export(
+            run_dir, params, pathlib.Path(options.to), rank=options.rank, merge=options.merge
+        )
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""One expert, or a merge of the best, of a finished run as an Orbax checkpoint."""
+
+import pathlib
+from typing import Any
+
+from thicket_jax import checkpoints, runlog
+from thicket_jax.ensembles import merge as merge_experts
+from thicket_jax.errors import ArgumentError, RunError
+from thicket_jax.experts import Population, check_count
+from thicket_jax.perturbation import perturb
+
+
+def load_population(run_dir: pathlib.Path) -> Population:
+    """Returns the experts of a finished run that did not fail, best first."""
+    path = run_dir / "experts.json"
+    if not path.exists() and (run_dir / "config.json").exists():
+        raise RunError(f"{run_dir} is not finished; go on with: thicket resume {run_dir}")
+    stored = runlog.read_json(path)
+    try:
+        rows = sorted((r for r in stored["experts"] if not r["failed"]), key=lambda r: r["rank"])
+        columns = {f"{name}s": [row[name] for row in rows] for name in ("id", "sigma", "sign")}
+        return Population.from_json({**stored["population"], **columns})
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{path} is damaged ({type(error).__name__}: {error}); restore it from a copy"
+        ) from None
+
+
+def export(
+    run_dir: pathlib.Path,
+    params: Any,
+    to: pathlib.Path,
+    *,
+    rank: int | None = None,
+    merge: int | None = None,
+) -> pathlib.Path:
+    """Writes one expert's parameters, the bits that were scored, or a merge, with Orbax.
+
+    Args:
+      run_dir: a finished run.
+      params: the run's base parameters; their fingerprint is compared with the run's.
+      to: folder of the checkpoint; must not exist.
+      rank: of the expert, 1 is the best.
+      merge: merge the best so many experts instead, with equal weights.
+
+    Returns:
+      The checkpoint's absolute path. `orbax.checkpoint` loads it as a pytree.
+
+    Raises:
+      RunError: the run is unfinished or damaged, or `params` are not its base.
+      ArgumentError: a rank or count beyond the experts, or `to` exists.
+    """
+    experts = load_population(run_dir)
+    config = runlog.read_json(run_dir / "config.json")
+    if runlog.fingerprint(params) != config["fingerprints"]["params"]:
+        raise RunError(f"the base parameters are not those of {run_dir}; its base model changed")
+    wanted = check_count("rank" if merge is None else "merge", rank if merge is None else merge)
+    if wanted > len(experts):
+        raise ArgumentError(f"{run_dir} has {len(experts)} experts that did not fail, not {wanted}")
+    if to.exists():
+        raise ArgumentError(f"{to} exists; choose another folder")
+    if merge is None:
+        tree = perturb(params, experts[wanted - 1])
+    else:
+        tree = merge_experts(params, experts[:wanted])
+    checkpoints.save(to, tree)
+    return to.absolute()

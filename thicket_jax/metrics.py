@@ -1,0 +1,50 @@
+"""How an answer is graded, by name, so that a log can be graded again without its model.
+
+Every metric is used everywhere (base, best expert, ensemble; train and test), in its own unit.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from thicket_jax.errors import ArgumentError
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A named metric.
+
+    `per_item(answers [B, ...], targets [B, ...]) -> float64 [B]` in the metric's own unit.
+    """
+
+    name: str
+    higher_is_better: bool
+    per_item: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+    def from_score(self, score: float) -> float:
+        """Turns a score (higher is better) into the metric's own unit."""
+        return score if self.higher_is_better else -score
+
+
+def _accuracy(answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    labels = answers.argmax(-1) if answers.ndim == targets.ndim + 1 else answers
+    return (labels == targets).astype(np.float64)
+
+
+def _mse(answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    squared = (answers.astype(np.float64) - targets.astype(np.float64)) ** 2
+    return squared.reshape(len(squared), -1).mean(-1)
+
+
+METRICS = {
+    "accuracy": Metric("accuracy", True, _accuracy),
+    "mse": Metric("mse", False, _mse),
+}
+
+
+def metric(name: str) -> Metric:
+    """Returns the metric called `name`; an unknown name is an `ArgumentError`."""
+    if name not in METRICS:
+        raise ArgumentError(f"metric={name!r} is unknown; choose one of: {', '.join(METRICS)}")
+    return METRICS[name]

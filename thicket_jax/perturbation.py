@@ -1,0 +1,253 @@
+"""θ + σ·ε over a parameter pytree: leaf paths, which leaves, scale and dtype.
+
+The only place where noise meets parameters. Scoring, ensembling, merging and exporting call
+`apply_noise`; `perturb` is its jitted form for one expert.
+"""
+
+import dataclasses
+import hashlib
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thicket_jax.errors import ArgumentError, ParameterError
+from thicket_jax.experts import Population, check_key
+from thicket_jax.noise import FAMILIES, Noise
+
+_QUANTISED_SUFFIX = re.compile(r"(scale|scales|scale_inv|zero_point|zero_points|absmax)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Which leaves of a parameter tree are perturbed. Static and hashable.
+
+    Attributes:
+      paths: the path of every leaf, in flattening order, parts joined by dots.
+      chosen: whether each leaf is perturbed.
+      skipped: (path, reason) of floating leaves and quantised ones that are left out.
+      noise: the law that the plan was made for.
+    """
+
+    paths: tuple[str, ...]
+    chosen: tuple[bool, ...]
+    skipped: tuple[tuple[str, str], ...]
+    noise: Noise
+
+
+def path_hash(path: str) -> int:
+    """Returns the 32-bit hash of a leaf path that is folded into its noise key.
+
+    The first four bytes of the SHA-256 of the path's UTF-8, big-endian.
+    """
+    return int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "big")
+
+
+def leaf_paths(params: Any) -> list[tuple[str, Any]]:
+    """Returns (path, leaf) of every leaf; a path is its keys joined by dots.
+
+    A trailing `.value` that a Flax NNX state adds to each variable is dropped, so that a state and
+    its pure dict name a leaf alike.
+    """
+    found = []
+    for entries, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        if entries and entries[-1] == jax.tree_util.GetAttrKey("value"):
+            entries = entries[:-1]
+        found.append((jax.tree_util.keystr(entries, simple=True, separator="."), leaf))
+    return found
+
+
+def _is_quantised(dtype: Any) -> bool:
+    """Integers (not booleans) and floats of at most 8 bits hold quantised weights."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        return bool(jnp.finfo(dtype).bits <= 8)
+    return bool(jnp.issubdtype(dtype, jnp.integer))
+
+
+def plan(params: Any, noise: Noise) -> Plan:
+    """Decides which leaves are perturbed, from shapes, dtypes and paths alone.
+
+    Never perturbed: integers and booleans, 8-bit floats, and the scales of quantised tensors (a
+    leaf named `...scale`, `...scales`, `...scale_inv`, `...zero_point(s)` or `...absmax` beside a
+    quantised leaf of the same parent).
+
+    Raises:
+      ParameterError: no floating leaf, no leaf that matches `where`, or two leaf paths whose
+        32-bit hashes collide (rename one of the two).
+    """
+    named = leaf_paths(params)
+    dtypes: dict[str, Any] = {}
+    for path, leaf in named:
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex | bool):
+            raise ParameterError(
+                f"params leaf {path or '(root)'!r} is a {type(leaf).__name__}, not an array"
+            )
+        found = leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)
+        if not isinstance(found, np.dtype) or found.kind not in "OSUMmT":
+            dtypes[path] = jax.dtypes.canonicalize_dtype(found, allow_extended_dtype=True)
+            continue
+        raise ParameterError(
+            f"params leaf {path or '(root)'!r} is an array of {found}, not of numbers"
+        )
+    # A lone integer is a step counter: a scale beside it is an ordinary parameter.
+    quantised_parents = {
+        path.rpartition(".")[0]
+        for path, leaf in named
+        if np.ndim(leaf) and _is_quantised(dtypes[path])
+    }
+    chosen, skipped, candidates = [], [], []
+    for path, _ in named:
+        reason = None
+        if _is_quantised(dtypes[path]):
+            reason = f"quantised or integer ({dtypes[path]})"
+        elif not jnp.issubdtype(dtypes[path], jnp.floating):
+            reason = f"not floating ({dtypes[path]})"
+        elif path.rpartition(".")[0] in quantised_parents and _QUANTISED_SUFFIX.search(path):
+            reason = "scale of a quantised tensor"
+        else:
+            candidates.append(path)
+        if reason is None and noise.where is not None and not re.search(noise.where, path):
+            chosen.append(False)
+            continue
+        if reason is not None:
+            skipped.append((path, reason))
+        chosen.append(reason is None)
+    if not candidates:
+        raise ParameterError(
+            f"params has no floating leaf to perturb; its {len(named)} leaves are: "
+            + (", ".join(f"{p} ({d})" for p, d in list(dtypes.items())[:5]) or "none")
+        )
+    if not any(chosen):
+        raise ParameterError(
+            f"where={noise.where!r} matches none of the {len(candidates)} floating leaves, such as "
+            + ", ".join(repr(path) for path in candidates[:3])
+        )
+    _check_hashes([path for path, _ in named])
+    return Plan(tuple(p for p, _ in named), tuple(chosen), tuple(skipped), noise)
+
+
+def _check_hashes(paths: list[str]) -> None:
+    seen: dict[int, str] = {}
+    for path in paths:
+        value = path_hash(path)
+        if value in seen:
+            raise ParameterError(
+                f"leaf paths {seen[value]!r} and {path!r} have the same 32-bit hash, so they would "
+                "get the same noise key; rename one of them"
+            )
+        seen[value] = path
+
+
+def leaf_scales(params: Any, noise: Noise) -> tuple[np.float32, ...]:
+    """Returns the factor on σ for every leaf, in flattening order.
+
+    1 for an absolute law. For a relative one the leaf's root mean square, computed in float64 on
+    the host and rounded once, so that no compiled reduction order can move it.
+    """
+    named = leaf_paths(params)
+    if noise.scale == "absolute":
+        return (np.float32(1),) * len(named)
+    chosen = plan(params, noise).chosen
+    scales = []
+    for (_, leaf), use in zip(named, chosen, strict=True):
+        if not use or not np.size(leaf):
+            scales.append(np.float32(1))
+            continue
+        if isinstance(leaf, jax.core.Tracer):
+            raise ArgumentError(
+                "scale='relative' needs the values of params, which are traced here; let the "
+                "traced function close over params instead of taking them"
+            )
+        flat = np.asarray(leaf).reshape(-1)
+        total = sum(
+            float(np.square(flat[i : i + 2**20].astype(np.float64)).sum())
+            for i in range(0, flat.size, 2**20)
+        )
+        scales.append(np.float32(np.sqrt(total / flat.size)))
+    return tuple(scales)
+
+
+def leaf_noise(expert: Population, path: str, shape: tuple[int, ...]) -> jax.Array:
+    """Draws ε of one expert for one leaf: float32 of `shape`.
+
+    The leaf's key is fold_in(fold_in(population key, expert id), path_hash(path)): it depends on
+    no other leaf. A tied law hashes the shape instead of the path.
+    """
+    family = FAMILIES[expert.noise.family]
+    name = f"shape {tuple(shape)}" if family.tied else path
+    key = jax.random.fold_in(expert.key, expert.ids)
+    key = jax.random.fold_in(key, np.uint32(path_hash(name)))
+    return family.draw(key, tuple(shape))
+
+
+def sum_dtype(dtype: Any) -> Any:
+    """Returns the dtype in which noise is added to a leaf: float32, or float64 for float64."""
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
+def apply_noise(params: Any, expert: Population, scales: tuple[Any, ...]) -> Any:
+    """Computes θ + (sign·σ·scale)·ε for one expert; pure, for use inside jit, vmap and pmap.
+
+    Noise is drawn and added in float32 (float64 leaves: added in float64) and rounded once to the
+    leaf's dtype. Leaves that the plan leaves out are returned as they are.
+
+    Args:
+      params: θ.
+      expert: a population of no axis.
+      scales: `leaf_scales(params, expert.noise)`.
+
+    Returns:
+      A pytree like `params`. Memory: one copy of the perturbed leaves.
+    """
+    law = plan(params, expert.noise)
+    leaves, structure = jax.tree_util.tree_flatten(params)
+    # Constants of a caller's jit must not be folded: folded arithmetic rounds differently.
+    ids, sigmas, signs, scales = jax.lax.optimization_barrier(
+        (expert.ids, expert.sigmas, expert.signs, scales)
+    )
+    expert = Population(expert.key, ids, sigmas, signs, expert.noise)
+    out = []
+    for path, use, scale, leaf in zip(law.paths, law.chosen, scales, leaves, strict=True):
+        if not use:
+            out.append(leaf)
+            continue
+        leaf = jnp.asarray(leaf)
+        wide = sum_dtype(leaf.dtype)
+        factor = expert.signs * expert.sigmas * scale
+        epsilon = leaf_noise(expert, path, leaf.shape)
+        moved = leaf.astype(wide) + factor.astype(wide) * epsilon.astype(wide)
+        out.append(moved.astype(leaf.dtype))
+    return jax.tree_util.tree_unflatten(structure, out)
+
+
+_perturb = jax.jit(apply_noise)
+
+
+def perturb(params: Any, expert: Population) -> Any:
+    """Returns one expert's parameters, θ + σ·ε, the same bits that scoring uses.
+
+    Args:
+      params: θ, any pytree of arrays; never modified.
+      expert: one expert: `population[i]`, or a population of length 1.
+
+    Returns:
+      A pytree like `params`; memory one copy. The population's key is not consumed.
+
+    Raises:
+      ArgumentError: more than one expert.
+      ParameterError: nothing to perturb (see `plan`).
+    """
+    if not isinstance(expert, Population):
+        raise ArgumentError(f"expert must be a Population, got {type(expert).__name__}")
+    if jnp.ndim(expert.ids):
+        if len(expert) != 1:
+            raise ArgumentError(
+                f"perturb takes one expert, got {len(expert)}; pass experts[0], or use merge"
+            )
+        expert = expert[0]
+    if not isinstance(expert.ids, jax.core.Tracer):
+        check_key(expert.key)
+    plan(params, expert.noise)
+    return _perturb(params, expert, leaf_scales(params, expert.noise))

@@ -1,0 +1,263 @@
+"""What a finished run says: results.json, figures, report.md, report.html, from its files alone.
+
+No model is seen here. Shapes: N experts, K kept, R random ones, B items.
+"""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from thicket_jax import analysis, ensembles, figures, report_html, report_text
+from thicket_jax.ensembles import Combine
+from thicket_jax.errors import ArgumentError, RunError
+from thicket_jax.metrics import METRICS, Metric
+from thicket_jax.run_record import RunRecord, load, number_of
+from thicket_jax.runlog import write_json
+
+__all__ = ["RunRecord", "build_results", "load", "sweep", "write"]
+
+TIMES = ("setup_s", "compile_s", "score_s", "ensemble_s", "experts_per_s")
+PROVENANCE = ("versions", "platform", "devices", "backend", "block_size", "leaves", "fingerprints")
+CLASS_RULES = ("majority_vote", "mean_probs")
+
+Draw = Callable[[RunRecord, pathlib.Path], list[tuple[str, str]]]
+
+
+def sweep(
+    record: RunRecord,
+    ks: Sequence[int] | None = None,
+    combine: Combine | str | Sequence[str] | None = None,
+    *,
+    rules: Mapping[str, Combine] | None = None,
+) -> list[dict[str, Any]]:
+    """Grades ensembles of the best k experts from their logged answers; no model is run.
+
+    Args:
+      record: the run.
+      ks: ensemble sizes; default the run's own. At most the number of kept experts.
+      combine: name or names of rules in `ensembles.COMBINES`, or one function of [K, B, ...];
+        default the run's own.
+      rules: a program's own rules by name, for names that `ensembles.COMBINES` does not have.
+
+    Returns:
+      For every rule and k: `k`, `combine`, `test` and `stderr` in the metric's unit, and
+      `delta_vs_base` with `delta_ci95`, paired over the same test items (None where unknown).
+      Empty if the run kept no answers and `ks` was not asked for.
+
+    Raises:
+      ArgumentError: a k or a rule that these answers do not allow.
+    """
+    if not record.gradable:
+        if ks is None:
+            return []
+        raise ArgumentError("k cannot be swept: this run kept no graded test answers; leave it out")
+    answers, targets, metric = record.answers, record.targets, record.metric
+    assert answers is not None and targets is not None
+    base = None
+    if record.base_answers is not None:
+        base = metric.per_item(record.base_answers, targets)
+    rows = []
+    for name, rule in _rules(record, combine, rules or {}):
+        for k in _sizes(record, ks, len(answers)):
+            items = metric.per_item(np.asarray(rule(answers[:k])), targets)
+            delta, interval = math.nan, (math.nan, math.nan)
+            if base is not None:
+                delta, interval = analysis.paired_difference(items, base)
+            rows.append(
+                {
+                    "k": k,
+                    "combine": name,
+                    "test": float(items.mean()),
+                    "stderr": analysis.standard_error(items),
+                    "delta_vs_base": delta,
+                    "delta_ci95": list(interval),
+                }
+            )
+    return _json(rows)
+
+
+def build_results(
+    record: RunRecord,
+    ks: Sequence[int] | None = None,
+    combine: Combine | str | Sequence[str] | None = None,
+    *,
+    metric: Metric | None = None,
+    rules: Mapping[str, Combine] | None = None,
+) -> dict[str, Any]:
+    """Returns what results.json holds: JSON values, every number in the metric's own unit.
+
+    Base, best and ensemble are graded by the same metric. A number that is unknown or not finite
+    is None. Without test answers `test` is None and `ensemble` is empty.
+
+    Args:
+      record: the run.
+      ks, combine, rules: as in `sweep`.
+      metric: a program's own metric; default the one that config names.
+
+    Raises:
+      ArgumentError: a k or a rule that these answers do not allow.
+      RunError: every expert failed.
+    """
+    if metric is not None:
+        record = dataclasses.replace(record, grader=metric)
+    metric, options, failed = record.metric, record.config["options"], record.failed
+    if failed.all():
+        raise RunError(
+            f"all {len(failed)} experts failed, so there is nothing to report; "
+            "try a smaller sigma, or look for NaN in the score function"
+        )
+    unit = metric.from_score
+    base_test = best_test = np.array([])
+    if record.targets is not None and record.base_answers is not None:
+        base_test = metric.per_item(record.base_answers, record.targets)
+    if record.targets is not None and record.answers is not None:
+        best_test = metric.per_item(record.answers[0], record.targets)
+    best = record.experts["experts"][int(np.argmin(record.ranks))]
+    rows = analysis.density(record.scores, failed, record.sigmas, record.base_score)
+    ensemble = sweep(record, ks, combine, rules=rules)
+    population = record.experts["population"]
+    return _json(
+        {
+            "task": record.config["task"],
+            "model": record.config["model"],
+            "num": len(failed),
+            "k": list(dict.fromkeys(row["k"] for row in ensemble)) or options.get("k"),
+            "sigma": options.get("sigma", [row["sigma"] for row in rows]),
+            "noise": population.get("noise", {}).get("family"),
+            "seed": options.get("seed"),
+            "metric": metric.name,
+            "higher_is_better": metric.higher_is_better,
+            "base": {"train": unit(record.base_score), **_graded(base_test)},
+            "best": {
+                "id": best["id"],
+                "sigma": float(str(np.float32(best["sigma"]))),
+                "train": unit(number_of(best["score"])),
+                **_graded(best_test),
+            },
+            "ensemble": ensemble,
+            "density": [{**row, "mean": unit(row["mean"])} for row in rows],
+            "failed": int(failed.sum()),
+            "timing": {name: record.timing.get(name) for name in TIMES},
+            "provenance": {
+                "prng": population.get("prng"),
+                "key": population.get("key"),
+                "noise": population.get("noise"),
+                **{name: record.config[name] for name in PROVENANCE if name in record.config},
+                "task": record.config.get("task_provenance", {}),
+            },
+        }
+    )
+
+
+def write(
+    record: RunRecord,
+    run_dir: str | pathlib.Path,
+    results: Mapping[str, Any],
+    draw: Draw | None = None,
+    *,
+    metric: Metric | None = None,
+) -> list[pathlib.Path]:
+    """Writes results.json, figures/*.png, report.md and report.html; returns their paths.
+
+    results.json comes first and has either its old or its new content, never half of it. The HTML
+    holds its figures and refers to nothing outside.
+
+    Args:
+      record: the run.
+      run_dir: its directory.
+      results: what `build_results` returned.
+      draw: the task's own figures: `draw(record, folder)` writes PNG files into `folder` and
+        returns their (file name, caption).
+      metric: a program's own metric, as in `build_results`; without it what needs it is left out.
+    """
+    folder = pathlib.Path(run_dir)
+    write_json(folder / "results.json", _json(dict(results)))
+    pictures = folder / "figures"
+    pictures.mkdir(exist_ok=True)
+    known = _gradable(record, results, metric)
+    shown = figures.draw(known, results, pictures)
+    if draw is not None:
+        shown += draw(record, pictures)
+    blocks = report_text.compose(known, results, shown)
+    (folder / "report.md").write_text(report_html.to_markdown(blocks), encoding="utf-8")
+    (folder / "report.html").write_text(report_html.to_html(blocks, pictures), encoding="utf-8")
+    names = ["results.json", *(f"figures/{name}" for name, _ in shown), "report.md", "report.html"]
+    return [folder / name for name in names]
+
+
+def _gradable(record: RunRecord, results: Mapping[str, Any], metric: Metric | None) -> RunRecord:
+    """Returns a record whose metric is known; answers that nothing here can grade are left out."""
+    if metric is not None:
+        return dataclasses.replace(record, grader=metric)
+    if record.grader is not None or results["metric"] in METRICS:
+        return record
+    unknown = Metric(results["metric"], results["higher_is_better"], lambda answers, _: answers)
+    return dataclasses.replace(record, answers=None, random_answers=None, grader=unknown)
+
+
+def _graded(items: np.ndarray) -> dict[str, float]:
+    mean = float(items.mean()) if items.size else math.nan
+    return {"test": mean, "test_stderr": analysis.standard_error(items)}
+
+
+def _sizes(record: RunRecord, ks: Sequence[int] | None, kept: int) -> list[int]:
+    asked = record.config["options"].get("k", kept) if ks is None else ks
+    asked = [asked] if isinstance(asked, int) else list(asked)
+    for k in asked:
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+            raise ArgumentError(f"k={k!r} must be a whole number of at least 1")
+        if k > kept:
+            raise ArgumentError(
+                f"k={k} is larger than the {kept} experts whose answers the run kept; "
+                f"use at most {kept}, or run again with --k {k}"
+            )
+    return list(dict.fromkeys(int(k) for k in asked))
+
+
+def _rules(
+    record: RunRecord,
+    combine: Combine | str | Sequence[str] | None,
+    own: Mapping[str, Combine],
+) -> list[tuple[str, Combine]]:
+    if callable(combine):
+        return [(getattr(combine, "__name__", "function"), combine)]
+    names = (list(own) or record.config["combines"]) if combine is None else combine
+    names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+    fitting = [name for name in ensembles.COMBINES if _fits(name, record)]
+    known = {**{name: ensembles.COMBINES[name] for name in fitting}, **own}
+    for name in names:
+        if name not in known:
+            assert record.answers is not None
+            shape = f"{record.answers.dtype}{list(record.answers.shape)}"
+            why = f"does not fit answers {shape} graded by {record.metric.name}"
+            if name not in ensembles.COMBINES:
+                why = "is not a rule of this package"
+            raise ArgumentError(f"combine={name!r} {why}; choose one of: {', '.join(known)}")
+    return [(name, known[name]) for name in names]
+
+
+def _fits(name: str, record: RunRecord) -> bool:
+    """Whether a rule makes sense of these answers; shapes alone would let signals vote."""
+    assert record.answers is not None and record.targets is not None
+    if record.metric.name == "mse":
+        return name not in CLASS_RULES
+    if record.metric.name == "accuracy":
+        return name == "majority_vote" or record.answers.ndim - 1 > record.targets.ndim
+    return True
+
+
+def _json(value: Any) -> Any:
+    """Returns plain JSON values; what is not finite becomes None, −0 becomes 0."""
+    if isinstance(value, Mapping):
+        return {str(key): _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _json(value.tolist())
+    if isinstance(value, float):
+        return value + 0.0 if math.isfinite(value) else None
+    return value

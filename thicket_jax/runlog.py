@@ -1,0 +1,220 @@
+"""The crash-safe log of a run, and the fingerprints that say whether a run is still the same.
+
+Scores go to `log/` as one Orbax checkpoint per segment of consecutive experts. Orbax makes a
+segment appear at once or not at all, and each carries a digest of its content, so that a kill at
+any moment costs the experts since the last segment and damage is found, not used.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from thicket_jax import checkpoints
+from thicket_jax.errors import RunError
+from thicket_jax.perturbation import leaf_paths
+from thicket_jax.scoring import Scores, concatenate
+
+SECONDS_BETWEEN_SEGMENTS = 30.0
+SEGMENTS_PER_RUN = 20  # at least: a segment holds at most 5 % of the experts
+_SEGMENT = re.compile(r"experts_(\d{8})_(\d{8})$")
+_UNFINISHED = ".orbax-checkpoint-tmp"
+
+
+def fingerprint(tree: Any) -> str:
+    """Returns the SHA-256 of a pytree's paths, dtypes, shapes and bytes, in hexadecimal.
+
+    Memory: one leaf on the host at a time.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in leaf_paths(tree):
+        value = np.asarray(leaf)
+        digest.update(f"{path}|{value.dtype}|{value.shape}|".encode())
+        digest.update(np.ascontiguousarray(value).view(np.uint8).reshape(-1).data)
+    return digest.hexdigest()
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON so that the file has either its old or its new content, never half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w") as file:
+        json.dump(value, file, indent=1, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Reads JSON; a missing or damaged file is a `RunError` that names it."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing; is {path.parent} a run directory?") from None
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} is damaged ({error}); restore it from a copy or start a new run"
+        ) from None
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Returns one phrase for every entry in which two JSON values differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        found = []
+        for key in sorted({*old, *new}):
+            place = f"{name}.{key}" if name else str(key)
+            found += differences(old.get(key), new.get(key), place)
+        return found
+    return [] if old == new else [f"{name} was {_short(old)}, is now {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:24] + "…" + text[-8:]
+
+
+class RunLog:
+    """The log of one run directory; used by process 0 alone."""
+
+    def __init__(self, run_dir: pathlib.Path, num: int) -> None:
+        """Opens the log of a run of `num` experts; see `create` and `reopen`."""
+        self.run_dir, self.num = run_dir, num
+        self.folder = run_dir / "log"
+        self._parts: list[Scores] = []
+        self._start = 0
+        self._seconds = 0.0
+        self._last = time.monotonic()
+
+    @classmethod
+    def create(
+        cls, run_dir: pathlib.Path, config: Mapping[str, Any], identity: Mapping[str, Any], num: int
+    ) -> "RunLog":
+        """Starts a new run directory with its config and the identity that resume compares."""
+        check_new(run_dir)
+        (run_dir / "log").mkdir(parents=True)
+        write_json(run_dir / "log" / "identity.json", identity)
+        write_json(run_dir / "config.json", config)
+        return cls(run_dir, num)
+
+    @classmethod
+    def reopen(cls, run_dir: pathlib.Path, identity: Mapping[str, Any], num: int) -> "RunLog":
+        """Opens an interrupted run; refuses with the differences if it is another run now."""
+        if not (run_dir / "log").is_dir():
+            raise RunError(f"{run_dir / 'log'} is missing; {run_dir} cannot be resumed")
+        changed = differences(read_json(run_dir / "log" / "identity.json"), identity)
+        if changed:
+            raise RunError(
+                f"{run_dir} is a different run and cannot be resumed: {'; '.join(changed)}; "
+                "undo the change or start a new run"
+            )
+        log = cls(run_dir, num)
+        for unfinished in log.folder.glob(f"*{_UNFINISHED}*"):
+            shutil.rmtree(unfinished)
+        return log
+
+    def most_per_call(self) -> int:
+        """Returns the experts after which a segment is due at the latest: 5 % of the run."""
+        return max(1, self.num // SEGMENTS_PER_RUN)
+
+    def append(self, start: int, scores: Scores, seconds: float) -> None:
+        """Takes the scores of consecutive experts from `start`; writes a segment when one is due.
+
+        Args:
+          start: position of the first expert; a gap to the last ones begins a new segment.
+          scores: of these experts.
+          seconds: that scoring them took.
+        """
+        held = sum(len(part) for part in self._parts)
+        if self._parts and start != self._start + held:
+            self.flush()
+            held = 0
+        if not self._parts:
+            self._start = start
+        self._parts.append(scores)
+        self._seconds += seconds
+        late = time.monotonic() - self._last >= SECONDS_BETWEEN_SEGMENTS
+        if held + len(scores) >= self.most_per_call() or late:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is held as a segment, if anything is."""
+        if not self._parts:
+            return
+        scores = concatenate(self._parts)
+        stop = self._start + len(scores)
+        tree = {"values": scores.values, "failed": scores.failed, "seconds": self._seconds}
+        if scores.items is not None:
+            tree["items"] = scores.items
+        self._save(f"experts_{self._start:08d}_{stop:08d}", tree)
+        self._parts, self._seconds, self._last = [], 0.0, time.monotonic()
+
+    def write_base(self, scores: Scores) -> None:
+        """Writes the score of the unperturbed parameters."""
+        tree = {"values": scores.values, "failed": scores.failed}
+        if scores.items is not None:
+            tree["items"] = scores.items
+        self._save("base", tree)
+
+    def read_base(self) -> Scores | None:
+        """Returns the base's score, or None if it was not written yet."""
+        if not (self.folder / "base").exists():
+            return None
+        tree = self._load("base")
+        return Scores(tree["values"], tree["failed"], tree.get("items"))
+
+    def segments(self) -> Iterator[tuple[int, Scores, float]]:
+        """Yields (start, scores, seconds) of every finished segment, in order."""
+        if not self.folder.is_dir():
+            raise RunError(f"{self.folder} is missing; the run has no log")
+        for path in sorted(self.folder.iterdir()):
+            match = _SEGMENT.fullmatch(path.name)
+            if not match:
+                continue
+            tree = self._load(path.name)
+            start, stop = int(match[1]), int(match[2])
+            if len(tree["values"]) != stop - start or stop > self.num:
+                raise self._damaged(path.name, f"{len(tree['values'])} experts in it")
+            scores = Scores(tree["values"], tree["failed"], tree.get("items"))
+            yield start, scores, float(tree["seconds"])
+
+    def _save(self, name: str, tree: dict[str, Any]) -> None:
+        tree = {key: np.asarray(value) for key, value in tree.items()}
+        tree["digest"] = np.frombuffer(bytes.fromhex(fingerprint(tree)), np.uint8)
+        checkpoints.save(self.folder / name, tree)
+
+    def _load(self, name: str) -> dict[str, np.ndarray]:
+        try:
+            tree = checkpoints.load(self.folder / name)
+            digest = tree.pop("digest")
+        # Damage can surface as any error of the storage layers below; all mean the same here.
+        except Exception as error:
+            raise self._damaged(name, f"{type(error).__name__} while reading it") from error
+        if digest.tobytes() != bytes.fromhex(fingerprint(tree)):
+            raise self._damaged(name, "its content does not match its digest")
+        return tree
+
+    def _damaged(self, name: str, found: str) -> RunError:
+        return RunError(
+            f"{self.folder / name} is damaged: {found}; delete that folder and resume, and its "
+            "experts are scored again"
+        )
+
+
+def check_new(run_dir: pathlib.Path) -> None:
+    """Raises `RunError` if a run directory cannot be made at `run_dir`."""
+    if not run_dir.exists():
+        return
+    if (run_dir / "config.json").exists():
+        raise RunError(
+            f"run directory {run_dir} exists; resume it (thicket resume {run_dir}, or "
+            "resume=True), or choose another"
+        )
+    if not run_dir.is_dir() or any(run_dir.iterdir()):
+        raise RunError(f"{run_dir} exists and is not an empty directory; choose another")

@@ -1,0 +1,218 @@
+"""One expert → a score; a population → Scores."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thicket_jax import devices as dv
+from thicket_jax.blocks import Chunk, expert_map
+from thicket_jax.errors import ScoreError
+from thicket_jax.experts import Population, check_key
+from thicket_jax.perturbation import plan
+
+ScoreFn = Callable[[Any, Any], Any]
+"""`(params, batch) -> float [] or [B]`; pure; higher is better; [B] are per-item outcomes."""
+
+Grade = Callable[[Any], np.ndarray]
+"""`outputs [n, B, ...] -> float32 [n, B]`, on the host; higher is better."""
+
+Progress = Callable[[int, int], None]
+"""Called with (experts done, experts in all)."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """The outcome of scoring N experts. A registered pytree of numpy arrays.
+
+    Attributes:
+      values: float32 [N], higher is better; −inf where failed.
+      failed: bool [N]: the score was NaN or infinite. A failed expert ranks last.
+      items: float32 [N, B], per-item outcomes as scored, or None.
+    """
+
+    values: np.ndarray
+    failed: np.ndarray
+    items: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """Returns the number of experts, N."""
+        return len(self.values)
+
+
+def score(
+    score_fn: ScoreFn,
+    params: Any,
+    population: Population,
+    batch: Any,
+    *,
+    grade: Grade | None = None,
+    block_size: int | str = "auto",
+    devices: Sequence[jax.Device] | None = None,
+    backend: str = "pmap",
+    keep_items: bool = True,
+    progress: Progress | None = None,
+) -> Scores:
+    """Scores every expert of a population (Neural Thickets, RandOpt, the sampling step).
+
+    Called again with the same function and shapes it compiles nothing. Memory on each device:
+    parameters, batch and one block of perturbed parameters and activations; on the host N × B.
+
+    Args:
+      score_fn: `(params, batch) -> float [] or [B]`, pure, higher is better; a [B] is averaged.
+        With `grade`, it returns per-item outputs [B, ...] of any dtype instead.
+      params: θ; never modified.
+      population: N experts. Its key is not consumed.
+      batch: pytree of arrays with leading axis B, or None.
+      grade: `outputs [n, B, ...] -> float32 [n, B]`, run on the host while the devices work on
+        the next experts; n is the number of experts in a call.
+      block_size: experts per vmap, or `"auto"`; see `expert_map`. Halved when memory runs out.
+      devices: default every visible device.
+      backend: `"pmap"`, `"shard_map"` or `"none"`; equal results.
+      keep_items: keep [N, B] outcomes where the score is per item.
+      progress: called with (done, N).
+
+    Returns:
+      `Scores` on the host, on every process.
+
+    Raises:
+      ScoreError: the score function does not return a floating [] or [B].
+      MemoryLimitError: one expert does not fit.
+      ArgumentError: bad options.
+
+    Example:
+      >>> import thicket_jax as tj
+      >>> experts = tj.population(jax.random.key(0), 8, 0.1)
+      >>> fn = lambda params, batch: -((params["w"] - batch) ** 2)
+      >>> score(fn, {"w": jnp.zeros(3)}, experts, jnp.ones(3)).items.shape
+      (8, 3)
+    """
+    check_key(population.key)
+    scorer = Scorer(
+        score_fn,
+        params,
+        population,
+        batch,
+        grade=grade,
+        block_size=block_size,
+        mapper=dv.mapper(devices, backend, params),
+        keep_items=keep_items,
+    )
+    parts = []
+    for start, part in scorer.stream(population):
+        parts.append(part)
+        if progress is not None:
+            progress(start + len(part), len(population))
+    return concatenate(parts)
+
+
+class Scorer:
+    """A score function, ready on the devices; the search scores base and population with one."""
+
+    def __init__(
+        self,
+        score_fn: ScoreFn,
+        params: Any,
+        population: Population,
+        batch: Any,
+        *,
+        mapper: dv.Mapper,
+        grade: Grade | None = None,
+        block_size: int | str = "auto",
+        keep_items: bool = True,
+    ) -> None:
+        """Checks the score function by its shapes, places data and compiles; see `score`."""
+        plan(params, population.noise)
+        self.grade = grade
+        if grade is None:
+            self.per_item = check_score(score_fn, params, batch)
+            fn = _scalar_and_items(score_fn, self.per_item and keep_items)
+        else:
+            self.per_item, fn = True, score_fn
+        self.keep_items = keep_items and self.per_item
+        self.map = expert_map(fn, params, batch, population, mapper=mapper, block_size=block_size)
+
+    def stream(
+        self, population: Population, most: int | None = None
+    ) -> Iterator[tuple[int, Scores]]:
+        """Yields (position of the first, scores) of consecutive experts, in order.
+
+        `most` bounds the experts per call, so that a caller can log at least so often.
+        """
+        for chunk in self.map.chunks(population, most):
+            if self.grade is None:
+                values, items = chunk.outputs["value"], chunk.outputs.get("items")
+            else:
+                items = _graded(self.grade, chunk)
+                values = items.mean(1, dtype=np.float32)
+                items = items if self.keep_items else None
+            failed = ~np.isfinite(values)
+            values = np.where(failed, np.float32(-np.inf), values).astype(np.float32)
+            yield chunk.start, Scores(values, failed, items)
+
+
+def concatenate(parts: Sequence[Scores]) -> Scores:
+    """Joins the scores of consecutive experts."""
+    items = None
+    if parts[0].items is not None:
+        items = np.concatenate([part.items for part in parts if part.items is not None])
+    return Scores(
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.failed for part in parts]),
+        items,
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _scalar_and_items(score_fn: ScoreFn, keep_items: bool) -> Callable[[Any, Any], Any]:
+    """One function object per score function, so that compiled programs are found again."""
+
+    def fn(params: Any, batch: Any) -> dict[str, jax.Array]:
+        result = jnp.asarray(score_fn(params, batch), jnp.float32)
+        out = {"value": result.mean()}
+        if keep_items:
+            out["items"] = result
+        return out
+
+    return fn
+
+
+def _graded(grade: Grade, chunk: Chunk) -> np.ndarray:
+    items = np.asarray(grade(chunk.outputs))
+    count = chunk.stop - chunk.start
+    if items.ndim != 2 or items.shape[0] != count or not np.issubdtype(items.dtype, np.floating):
+        raise ScoreError(
+            f"grade returned {items.dtype}{list(items.shape)} for {count} experts; return float32 "
+            f"[{count}, B], one row per expert"
+        )
+    return items.astype(np.float32)
+
+
+def check_score(score_fn: ScoreFn, params: Any, batch: Any) -> bool:
+    """Checks by shapes alone that a score is floating [] or [B]; returns whether it is [B].
+
+    Raises:
+      ScoreError: another shape, or not floating.
+    """
+    result = jax.eval_shape(score_fn, params, batch)
+    if not hasattr(result, "shape"):
+        raise ScoreError(
+            f"score_fn returned a {type(result).__name__}; return one array, [] or [B]"
+        )
+    found = f"{result.dtype}{list(result.shape)}"
+    sizes = sorted({np.shape(x)[0] for x in jax.tree.leaves(batch) if np.ndim(x)})
+    if result.ndim > 1 or (result.ndim == 1 and sizes and result.shape[0] not in sizes):
+        wanted = f"[] or [{sizes[0]}]" if sizes else "[] or [B]"
+        raise ScoreError(
+            f"score_fn returned {found}; return {wanted}: one score, or one per item of the batch"
+        )
+    if not jnp.issubdtype(result.dtype, jnp.floating):
+        raise ScoreError(
+            f"score_fn returned {found}; scores must be floating: add .astype('float32')"
+        )
+    return result.ndim == 1

@@ -1,0 +1,511 @@
+"""The pipeline: sample → score → select → ensemble → report, logged and resumable.
+
+The only file that imports every stage. `randopt` is its form for a user's own function; the
+command line runs tasks through the same `execute`.
+"""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from thicket_jax import devices as dv
+from thicket_jax import report, runlog
+from thicket_jax.ensembles import Combine, Predictor, majority_vote
+from thicket_jax.errors import ArgumentError, RunError, ScoreError, ThicketError
+from thicket_jax.experts import Population, check_count, check_key, population
+from thicket_jax.metrics import Metric, metric
+from thicket_jax.noise import Noise
+from thicket_jax.perturbation import plan
+from thicket_jax.scoring import Grade, Progress, ScoreFn, Scorer, Scores, concatenate
+from thicket_jax.selection import ranking, top_k
+
+_RANDOM_EXPERTS = 8  # unselected experts whose test answers are kept beside the best ones'
+_SCORE = Metric("score", True, lambda answers, targets: np.asarray(answers, np.float64))
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is searched: a model, its data and how answers are made, combined and graded."""
+
+    score_fn: ScoreFn
+    params: Any
+    train: Any
+    predict_fn: Callable[[Any, Any], Any] | None = None
+    test: Any = None
+    targets: np.ndarray | None = None
+    metric: Metric = _SCORE
+    combines: Mapping[str, Combine] = dataclasses.field(default_factory=dict)
+    grade: Grade | None = None
+    exhibits: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How it is searched and where it is written; nothing here changes an expert or its rank."""
+
+    k: tuple[int, ...]
+    block_size: int | str = "auto"
+    devices: Sequence[jax.Device] | None = None
+    backend: str = "pmap"
+    keep_items: bool = True
+    run_dir: pathlib.Path | None = None
+    resume: bool = False
+    progress: Progress | None = None
+    draw: Callable[..., Any] | None = None
+    setup_seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a search found.
+
+    Attributes:
+      population: all N experts.
+      scores: of all N, on the training items.
+      experts: the best max(k), best first.
+      predict: `predict(batch) -> [B, ...]`, the ensemble of the experts under the first combine
+        rule; None without a `predict_fn`.
+      table: the content of results.json: base, best, ensembles, density, timing.
+      run_dir: where it was written, or None.
+    """
+
+    population: Population
+    scores: Scores
+    experts: Population
+    predict: Callable[[Any], Any] | None
+    table: dict[str, Any]
+    run_dir: pathlib.Path | None
+
+
+def randopt(
+    score_fn: ScoreFn,
+    params: Any,
+    train: Any,
+    *,
+    key: jax.Array,
+    num: int,
+    k: int | Sequence[int],
+    sigma: float | Sequence[float],
+    noise: Noise | None = None,
+    antithetic: bool = False,
+    assign: str = "cycle",
+    predict_fn: Callable[[Any, Any], Any] | None = None,
+    test: Any = None,
+    targets: Any = None,
+    metric: str | Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    combine: Combine | Sequence[Combine] = majority_vote,
+    grade: Grade | None = None,
+    block_size: int | str = "auto",
+    devices: Sequence[jax.Device] | None = None,
+    backend: str = "pmap",
+    keep_items: bool = True,
+    run_dir: str | pathlib.Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Samples, scores, selects and ensembles experts around θ (Neural Thickets, RandOpt).
+
+    Args:
+      score_fn: `(params, batch) -> float [] or [B]`, pure, higher is better.
+      params: θ; never modified.
+      train: batch that scores the experts.
+      key: typed key; not consumed: the same key gives the same experts.
+      num: experts to sample, N.
+      k: ensemble size, or several; the best max(k) experts are kept.
+      sigma, noise, antithetic, assign: as in `tj.population`.
+      predict_fn: `(params, batch) -> answers [B, ...]`; needed for an ensemble.
+      test: held-out batch, disjoint from `train`; with `predict_fn`, `targets` and `metric`, the
+        table compares base, best expert and ensembles on it.
+      targets: what answers are graded against, [B_test, ...].
+      metric: `"accuracy"`, `"mse"`, or a function (answers [B, ...], targets) -> [B], higher is
+        better.
+      combine: combine rule or rules; the first is the one `predict` uses.
+      grade, block_size, devices, backend, keep_items, progress: as in `tj.score`.
+      run_dir: write the run directory of the command line there, as the run goes.
+      resume: go on with an interrupted run in `run_dir`; refused if anything differs.
+
+    Returns:
+      A `Result`. Memory: as `tj.score`, and the answers of the kept experts on `test`.
+
+    Raises:
+      ThicketError: with one line that says which argument, what was found and what to do.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> found = randopt(lambda w, x: -((w - x) ** 2), jnp.zeros(()), jnp.ones(4),
+      ...                 key=jax.random.key(0), num=100, k=5, sigma=0.5)
+      >>> bool(found.scores.values.max() > found.table["base"]["train"])
+      True
+    """
+    rules = list(combine) if isinstance(combine, Sequence) else [combine]
+    for rule in rules:
+        if not callable(rule):
+            raise ArgumentError(
+                f"combine={rule!r} is not a function; pass tj.majority_vote or such"
+            )
+    _check_test(predict_fn, test, targets, metric)
+    problem = Problem(
+        score_fn=score_fn,
+        params=params,
+        train=train,
+        predict_fn=predict_fn,
+        test=test,
+        targets=None if targets is None else np.asarray(targets),
+        metric=_metric(metric),
+        combines={_name(rule): rule for rule in rules},
+        grade=grade,
+    )
+    experts = population(key, num, sigma, noise=noise, antithetic=antithetic, assign=assign)
+    options = {
+        "num": num,
+        "k": list(check_ks(k, num)),
+        "sigma": [float(s) for s in np.atleast_1d(np.asarray(sigma, np.float64))],
+        "noise": experts.noise.family,
+        "antithetic": antithetic,
+        "assign": assign,
+    }
+    about = {"task": _name(score_fn), "model": "own model", "options": options}
+    settings = Settings(
+        k=check_ks(k, num),
+        block_size=block_size,
+        devices=devices,
+        backend=backend,
+        keep_items=keep_items,
+        run_dir=None if run_dir is None else pathlib.Path(run_dir),
+        resume=resume,
+        progress=progress,
+    )
+    return execute(problem, experts, settings, about)
+
+
+def execute(
+    problem: Problem, experts: Population, settings: Settings, about: Mapping[str, Any]
+) -> Result:
+    """Runs the pipeline; every process calls it, process 0 alone writes.
+
+    Args:
+      problem: what is searched.
+      experts: the population.
+      settings: how, and where to.
+      about: entries of config.json that name the run: task, model, options, notes, command.
+    """
+    check_key(experts.key)
+    check_ks(settings.k, len(experts))
+    run_dir = settings.run_dir
+    first = jax.process_index() == 0
+    block_size = settings.block_size
+    if run_dir is not None:
+        block_size = dv.from_first(_on_first(lambda: _before(run_dir, settings), block_size))
+    mapper = dv.mapper(settings.devices, settings.backend, problem.params)
+    scorer = Scorer(
+        problem.score_fn,
+        problem.params,
+        experts,
+        problem.train,
+        mapper=mapper,
+        grade=problem.grade,
+        block_size=block_size,
+        keep_items=settings.keep_items,
+    )
+    scorer.map.prepare()
+    config = _config(problem, experts, settings, about, scorer) if first else {}
+    log = None
+    if run_dir is not None:
+        log = _on_first(lambda: _open_log(run_dir, settings, config, len(experts)), None)
+    base, scores, score_seconds = _score(scorer, experts, log, settings.progress)
+    kept = top_k(experts, scores, max(settings.k))
+
+    began = time.monotonic()
+    predictor = None
+    answers: dict[str, np.ndarray] = {}
+    if problem.predict_fn is not None:
+        predictor = Predictor(problem.predict_fn, problem.params, kept, mapper=mapper)
+        if problem.test is not None:
+            answers = _answers(problem, experts, scores, kept, mapper)
+    timing = {
+        "setup_s": settings.setup_seconds,
+        "compile_s": scorer.map.compile_seconds,
+        "score_s": score_seconds,
+        "ensemble_s": time.monotonic() - began,
+        "experts_per_s": len(experts) / max(score_seconds, 1e-9),
+    }
+    table: dict[str, Any] = {}
+    if first:
+        record = _record(problem, experts, scores, base, answers, config, timing)
+        table = report.build_results(record, metric=problem.metric, rules=problem.combines)
+        if run_dir is not None:
+            _write(record, run_dir)
+            report.write(record, run_dir, table, draw=settings.draw, metric=problem.metric)
+    predict = None
+    if predictor is not None:
+        rule = next(iter(problem.combines.values()))
+        predict = _Predict(predictor, rule)
+    return Result(experts, scores, kept, predict, table, run_dir)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Predict:
+    predictor: Predictor
+    combine: Combine
+
+    def __call__(self, batch: Any) -> Any:
+        return self.combine(self.predictor(batch))
+
+
+def check_ks(k: int | Sequence[int], num: int) -> tuple[int, ...]:
+    """Returns the ensemble sizes as a tuple; each must be between 1 and `num`."""
+    sizes = tuple(k) if isinstance(k, Sequence | np.ndarray) else (k,)
+    if not sizes:
+        raise ArgumentError("k is empty; give at least one ensemble size")
+    for size in sizes:
+        check_count("k", size)
+        if size > num:
+            raise ArgumentError(f"k={size} is larger than num={num}; lower k or raise num")
+    return tuple(int(size) for size in sizes)
+
+
+def unperturbed(like: Population) -> Population:
+    """Returns θ itself as a population of one, with sigma 0: scored by the experts' program."""
+    one = like[:1]
+    return dataclasses.replace(one, sigmas=one.sigmas * 0)
+
+
+def _score(
+    scorer: Scorer, experts: Population, log: runlog.RunLog | None, progress: Progress | None
+) -> tuple[Scores, Scores, float]:
+    """Scores the base and every expert that the log does not have; returns both and seconds."""
+    N = len(experts)
+    base, pieces, seconds = None, [], 0.0
+    if log is not None:
+        base = log.read_base()
+        for start, scores, spent in log.segments():
+            pieces.append((start, scores))
+            seconds += spent
+    base, pieces, seconds = dv.from_first((base, pieces, seconds))
+    done = np.zeros(N, bool)
+    for start, scores in pieces:
+        done[start : start + len(scores)] = True
+    if base is None:
+        base = concatenate([part for _, part in scorer.stream(unperturbed(experts))])
+        if log is not None:
+            log.write_base(base)
+    if progress is not None:
+        progress(int(done.sum()), N)
+    most = max(1, N // runlog.SEGMENTS_PER_RUN)
+    try:
+        for begin, end in _missing(done):
+            clock = time.monotonic()
+            for start, scores in scorer.stream(experts[begin:end], most):
+                spent, clock = time.monotonic() - clock, time.monotonic()
+                pieces.append((begin + start, scores))
+                seconds += spent
+                done[begin + start : begin + start + len(scores)] = True
+                if log is not None:
+                    log.append(begin + start, scores, spent)
+                if progress is not None:
+                    progress(int(done.sum()), N)
+    finally:
+        if log is not None:
+            log.flush()
+    pieces.sort(key=lambda piece: piece[0])
+    return base, concatenate([scores for _, scores in pieces]), seconds
+
+
+def _missing(done: np.ndarray) -> list[tuple[int, int]]:
+    """Returns the [begin, end) runs of experts that are not done."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], done, [True]]).astype(np.int8)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def _answers(
+    problem: Problem, experts: Population, scores: Scores, kept: Population, mapper: dv.Mapper
+) -> dict[str, np.ndarray]:
+    """Returns the test answers of the kept experts, the base and a few unselected experts."""
+    order = ranking(scores)
+    unselected = np.sort(order[len(kept) :])
+    unselected = unselected[~scores.failed[unselected]][:_RANDOM_EXPERTS]
+    everyone = kept + unperturbed(experts) + experts[unselected]
+    assert problem.predict_fn is not None
+    out = np.asarray(
+        Predictor(problem.predict_fn, problem.params, everyone, mapper=mapper)(problem.test)
+    )
+    K = len(kept)
+    return {"answers": out[:K], "base_answers": out[K], "random_answers": out[K + 1 :]}
+
+
+def _config(
+    problem: Problem,
+    experts: Population,
+    settings: Settings,
+    about: Mapping[str, Any],
+    scorer: Scorer,
+) -> dict[str, Any]:
+    import thicket_jax
+
+    law = plan(problem.params, experts.noise)
+    return {
+        **about,
+        "metric": problem.metric.name,
+        "combines": list(problem.combines),
+        "versions": {"thicket_jax": thicket_jax.__version__, "jax": jax.__version__},
+        "platform": scorer.map.mapper.devices[0].platform,
+        "prng": experts.to_json()["prng"],
+        "key": experts.to_json()["key"],
+        "noise": experts.noise.to_json(),
+        "leaves": {
+            "perturbed": sum(law.chosen),
+            "left_out": [f"{path}: {reason}" for path, reason in law.skipped],
+        },
+        "devices": scorer.map.mapper.count,
+        "backend": scorer.map.mapper.backend,
+        "block_size": scorer.map.block,
+        "fingerprints": {
+            "params": runlog.fingerprint(problem.params),
+            "train": runlog.fingerprint(problem.train),
+            "test": runlog.fingerprint((problem.test, problem.targets)),
+            "population": runlog.fingerprint((experts.ids, experts.sigmas, experts.signs)),
+        },
+    }
+
+
+def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a config that must be equal for a run to be resumed."""
+    names = ("task", "options", "metric", "combines", "versions", "platform", "prng", "key")
+    return {name: config[name] for name in (*names, "noise", "fingerprints")}
+
+
+def _before(run_dir: pathlib.Path, settings: Settings) -> int | str:
+    """Checks the run directory before anything expensive; returns the block size to use."""
+    if not settings.resume:
+        runlog.check_new(run_dir)
+        return settings.block_size
+    config = runlog.read_json(run_dir / "config.json")
+    if (run_dir / "results.json").exists():
+        raise RunError(
+            f"{run_dir} is finished; thicket report {run_dir} makes its tables and figures again"
+        )
+    if settings.block_size != "auto":
+        return settings.block_size
+    return int(config["block_size"])
+
+
+def _open_log(
+    run_dir: pathlib.Path, settings: Settings, config: Mapping[str, Any], num: int
+) -> runlog.RunLog:
+    if not settings.resume:
+        return runlog.RunLog.create(run_dir, config, _identity(config), num)
+    stored = runlog.read_json(run_dir / "config.json")
+    changed = runlog.differences(_identity(stored), _identity(config))
+    if changed:
+        raise RunError(
+            f"{run_dir} is a different run and cannot be resumed: {'; '.join(changed)}; undo the "
+            "change or start a new run"
+        )
+    return runlog.RunLog.reopen(run_dir, _identity(config), num)
+
+
+def _on_first(action: Callable[[], Any], otherwise: Any) -> Any:
+    """Runs `action` on process 0 alone; if it fails there, every process raises."""
+    error: ThicketError | None = None
+    result = otherwise
+    if jax.process_index() == 0:
+        try:
+            result = action()
+        except ThicketError as caught:
+            error = caught
+    message = dv.from_first(None if error is None else str(error))
+    if error is not None:
+        raise error
+    if message is not None:
+        raise RunError(message)
+    return result
+
+
+def _record(
+    problem: Problem,
+    experts: Population,
+    scores: Scores,
+    base: Scores,
+    answers: Mapping[str, np.ndarray],
+    config: Mapping[str, Any],
+    timing: Mapping[str, float],
+) -> report.RunRecord:
+    if bool(base.failed[0]):
+        raise ScoreError(
+            "the unperturbed parameters have a NaN or infinite score; check params and score_fn"
+        )
+    rank = np.empty(len(experts), np.int64)
+    rank[ranking(scores)] = np.arange(len(experts))
+    recipe = experts.to_json()
+    columns = {name: recipe.pop(name) for name in ("ids", "sigmas", "signs")}
+    rows = [
+        {
+            "id": columns["ids"][i],
+            "sigma": columns["sigmas"][i],
+            "sign": columns["signs"][i],
+            "score": None if scores.failed[i] else float(scores.values[i]),
+            "failed": bool(scores.failed[i]),
+            "rank": int(rank[i]),
+        }
+        for i in range(len(experts))
+    ]
+    return report.RunRecord(
+        config=dict(config),
+        experts={"population": recipe, "base": {"score": float(base.values[0])}, "experts": rows},
+        train=scores.items,
+        base_train=None if base.items is None else base.items[0],
+        answers=answers.get("answers"),
+        base_answers=answers.get("base_answers"),
+        random_answers=answers.get("random_answers"),
+        targets=problem.targets if answers else None,
+        exhibits=dict(problem.exhibits),
+        timing=dict(timing),
+    )
+
+
+def _write(record: report.RunRecord, run_dir: pathlib.Path) -> None:
+    """Writes experts.json and items.npz: everything that the report reads."""
+    runlog.write_json(run_dir / "experts.json", record.experts)
+    arrays = {
+        name: getattr(record, name)
+        for name in ("train", "base_train", "answers", "base_answers", "random_answers", "targets")
+        if getattr(record, name) is not None
+    }
+    arrays |= {f"exhibit_{name}": value for name, value in record.exhibits.items()}
+    temporary = run_dir / "items.tmp.npz"
+    np.savez_compressed(temporary, **arrays)
+    temporary.replace(run_dir / "items.npz")
+
+
+def _check_test(predict_fn: Any, test: Any, targets: Any, metric_: Any) -> None:
+    if test is None:
+        if targets is not None:
+            raise ArgumentError("targets were given without test; pass test=, the held-out batch")
+        return
+    missing = [
+        name
+        for name, value in (("predict_fn", predict_fn), ("targets", targets), ("metric", metric_))
+        if value is None
+    ]
+    if missing:
+        raise ArgumentError(
+            f"test was given without {' and '.join(missing)}; test answers are made by predict_fn "
+            "and graded by metric against targets"
+        )
+
+
+def _metric(value: str | Callable[..., Any] | None) -> Metric:
+    if value is None:
+        return _SCORE
+    if callable(value):
+        return Metric(_name(value), True, value)
+    return metric(value)
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))

@@ -1,0 +1,105 @@
+"""What can be run: each task is one module with data, a base model, a score and its answers.
+
+A task module has:
+
+* `Options`, a frozen dataclass that extends `tasks.Options`: the task's own command-line
+  options, with its defaults for the common ones;
+* `build(options) -> Task`: makes the data and the base parameters;
+* optionally `draw(record, folder) -> list[tuple[str, str]]`: figures of its own, from the run
+  record alone, returned as (file name, caption).
+
+The registry names modules and imports none of them, so listing the tasks costs nothing.
+"""
+
+import dataclasses
+import importlib
+import pathlib
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from thicket_jax.errors import ArgumentError
+
+REGISTRY: dict[str, tuple[str, str]] = {
+    "signals": (
+        "thicket_jax.tasks.signals",
+        "1-D signals rolled out by a small MLP (Neural Thickets, section on 1-D regression)",
+    ),
+    "digits": (
+        "thicket_jax.tasks.digits",
+        "handwritten digits, or any image classification set of tensorflow-datasets",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options every task shares; a task's `Options` overrides defaults and adds its own."""
+
+    num: int = 1000
+    """Number of experts to sample (N)."""
+    k: tuple[int, ...] = (10,)
+    """Ensemble sizes to report; the largest number of experts is kept."""
+    sigma: tuple[float, ...] = (0.002,)
+    """Standard deviations of the perturbation; several are dealt out in turn."""
+    noise: str = "gaussian"
+    """Noise law: gaussian, rademacher or tied_gaussian."""
+    scale: str = "absolute"
+    """absolute, or relative to each leaf's root mean square."""
+    where: str | None = None
+    """Regular expression on leaf paths; default: every floating leaf."""
+    antithetic: bool = False
+    """Sample pairs +ε and −ε that share an id."""
+    prng: str = "threefry2x32"
+    """PRNG implementation: threefry2x32 or threefry4x32 (faster on a CPU)."""
+    seed: int = 0
+    """Seed of the population, and of the task's data and base model."""
+    train_items: int = 256
+    """Items that score the experts."""
+    test_items: int = 256
+    """Held-out items on which base, best expert and ensembles are compared."""
+    precision: str = "float32"
+    """float32 or bfloat16: the dtype in which the model computes."""
+    cache: str | None = None
+    """Folder for pretrained base models and prepared data sets; default: the user's cache."""
+
+    def resolved(self) -> "Options":
+        """Returns the options with every default that depends on another option filled in."""
+        return self
+
+    def cache_folder(self) -> pathlib.Path:
+        """Returns the folder for base models and prepared data sets."""
+        if self.cache is not None:
+            return pathlib.Path(self.cache).expanduser().resolve()
+        return pathlib.Path.home() / ".cache" / "thicket_jax"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A task, built: everything the search needs and nothing of how it was made.
+
+    Shapes: B items (B_train or B_test), any trailing answer shape `...`.
+    """
+
+    name: str
+    model: str  # one line: what the base model is
+    metric: str  # name of a metric in thicket_jax.metrics
+    params: Any  # θ, a pytree
+    score_fn: Callable[[Any, Any], Any]  # (params, batch) -> [B], higher is better
+    predict_fn: Callable[[Any, Any], Any]  # (params, batch) -> answers [B, ...]
+    train: Any  # batch, leading axis B_train
+    test: Any  # batch, leading axis B_test, disjoint from train
+    targets: np.ndarray  # [B_test, ...], what the metric compares answers with
+    combines: tuple[str, ...]  # names of combine rules; the first is the default
+    notes: tuple[str, ...] = ()  # sentences the report must say
+    exhibits: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # JSON values
+
+
+def module(name: str) -> ModuleType:
+    """Returns the module of task `name`; an unknown name is an `ArgumentError`."""
+    if name not in REGISTRY:
+        raise ArgumentError(f"unknown task {name!r}; choose one of: {', '.join(sorted(REGISTRY))}")
+    return importlib.import_module(REGISTRY[name][0])

@@ -1,0 +1,224 @@
+"""Image classification under a condition: the handwritten digits, or any set of its kind.
+
+A small convolutional net is trained for a short while on a mixture of the images clean, rotated,
+noisy, inverted and shifted; the task is its accuracy on one of these conditions. So the base
+serves five conditions at once, and an expert that serves one of them better may be close by.
+
+Items are dealt out to test, validation, train and pretraining by one permutation of their
+indices, so that no item is in two of them. Under its condition an item looks the same to every
+expert and in every batch.
+"""
+
+import dataclasses
+import hashlib
+import re
+import time
+import zlib
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from thicket_jax import tasks
+from thicket_jax.experts import PRNGS, check_count
+from thicket_jax.tasks import image_conditions as conditions
+from thicket_jax.tasks import image_model
+from thicket_jax.tasks.base_model import cached
+from thicket_jax.tasks.digits_figure import EXHIBITED
+from thicket_jax.tasks.digits_figure import draw as draw
+from thicket_jax.tasks.image_conditions import CONDITIONS, apply_condition
+from thicket_jax.tasks.image_model import Net, Params, pretrain
+from thicket_jax.tasks.images import ImageSet, open_images, split_items
+from thicket_jax.tasks.signal_families import check_choice
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+MOST_PRETRAIN_ITEMS = 8192
+
+_RECIPE = 1  # raise when a change here changes a base model, so that cached ones are not used
+_STREAMS = 0x80000001  # experts fold ids below 2**31 and the sigma draw 2**32 - 1 into the root
+
+Batch = dict[str, jax.Array]  # {"image": float32 [B, H, W, channels], "label": int32 [B]}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(tasks.Options):
+    """The options of `thicket run digits`."""
+
+    dataset: str = "digits"
+    """digits (scikit-learn's, no download), or an image classification set of
+    tensorflow-datasets: mnist, fashion_mnist, cifar10, ..., fetched if it is not prepared."""
+    condition: str = "rotated"
+    """The task: clean, rotated, noisy, inverted or shifted."""
+    pretrain_steps: int = 300
+    """Updates of the base model, on batches of 128; more leave experts less to gain."""
+    pretrain_items: int | None = None
+    """Items that the base is trained on; default: all that are left, at most 8192."""
+    validation_items: int = 200
+    """Items on which the base's accuracy under every condition is measured."""
+    sigma: tuple[float, ...] = (0.01, 0.02, 0.03)
+    """Standard deviations of the perturbation; several are dealt out in turn."""
+    num: int = 500
+    """Number of experts to sample (N)."""
+    k: tuple[int, ...] = (1, 5, 10, 50)
+    """Ensemble sizes to report; the largest number of experts is kept."""
+    train_items: int = 400
+    """Items that score the experts."""
+    test_items: int = 600
+    """Held-out items on which base, best expert and ensembles are compared."""
+
+
+def build(options: Options) -> tasks.Task:
+    """Makes the data and the base model.
+
+    Raises:
+      ArgumentError: an option has an unknown name or a count below 1.
+      DataError: the data set is missing, damaged, of another kind, or too small; or the cached
+        base model is damaged.
+    """
+    check_choice("condition", options.condition, tuple(CONDITIONS))
+    check_choice("precision", options.precision, tuple(DTYPES))
+    check_choice("prng", options.prng, PRNGS)
+    steps = check_count("pretrain_steps", options.pretrain_steps)
+    counts = _counts(options)
+    images = open_images(options.dataset, options.cache_folder() / "tfds")
+    splits = split_items(_stream(options, "split"), len(images), _filled(counts, len(images)))
+    net = Net(images.shape, images.classes)
+    dtype = DTYPES[options.precision]
+
+    params, provenance = _base(options, images, splits["pretrain"], net, steps)
+    train = _seen(options, images, splits["train"], options.condition)
+    test = _seen(options, images, splits["test"], options.condition)
+
+    def score_fn(params: Params, batch: Batch) -> jax.Array:
+        """Returns 1 for every item whose class is found and 0 for the others, float32 [B]."""
+        found = net.logits(params, batch["image"], dtype).argmax(-1)
+        return (found == batch["label"]).astype(jnp.float32)
+
+    def predict_fn(params: Params, batch: Batch) -> jax.Array:
+        """Returns logits, float32 [B, C]."""
+        return net.logits(params, batch["image"], dtype)
+
+    measure = jax.jit(score_fn)
+    accuracies = {
+        name: float(measure(params, _seen(options, images, splits["validation"], name)).mean())
+        for name in CONDITIONS
+    }
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    size = "×".join(map(str, images.shape))
+    return tasks.Task(
+        name="digits",
+        model=(
+            f"convolutional net, {net.depth} layers of 3×3, {count:,} parameters, {size} images of "
+            f"{options.dataset}, trained {steps} steps on {len(CONDITIONS)} conditions"
+        ),
+        metric="accuracy",
+        params=params,
+        score_fn=score_fn,
+        predict_fn=predict_fn,
+        train=train,
+        test=test,
+        targets=np.asarray(test["label"]),
+        combines=("majority_vote", "mean_probs"),
+        exhibits={"test_images": np.asarray(jnp.round(255 * test["image"][:EXHIBITED]), np.uint8)},
+        provenance={
+            "dataset": {
+                "name": images.name,
+                "version": images.version,
+                "split": images.split,
+                "items": len(images),
+                "classes": images.classes,
+                "shape": list(images.shape),
+            },
+            "items": {name: len(indices) for name, indices in splits.items()},
+            "condition": options.condition,
+            "base": provenance,
+            "base_validation_accuracy": accuracies,
+        },
+    )
+
+
+def _counts(options: Options) -> dict[str, int | None]:
+    """Items by split; the order keeps test items the same when the others' numbers change."""
+    counts = {
+        "test": check_count("test_items", options.test_items),
+        "validation": check_count("validation_items", options.validation_items),
+        "train": check_count("train_items", options.train_items),
+    }
+    if options.pretrain_items is None:
+        return {**counts, "pretrain": None}
+    return {**counts, "pretrain": check_count("pretrain_items", options.pretrain_items)}
+
+
+def _filled(counts: dict[str, int | None], total: int) -> dict[str, int]:
+    """Gives pretraining what is left, at least one item, where its number is not said."""
+    known = {name: count for name, count in counts.items() if count is not None}
+    left = total - sum(known.values())
+    return {"pretrain": min(max(left, 1), MOST_PRETRAIN_ITEMS), **known}
+
+
+def _stream(options: Options, name: str) -> jax.Array:
+    """The key of one use of randomness; no two uses, and no expert, share a key."""
+    root = jax.random.fold_in(jax.random.key(options.seed, impl=options.prng), _STREAMS)
+    return jax.random.fold_in(root, zlib.crc32(name.encode()))
+
+
+def _clean(images: ImageSet, items: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """Images float32 [n, H, W, channels] from 0 to 1, and labels int32 [n]."""
+    pixels, labels = images.read(items)
+    return jnp.asarray(pixels.astype(np.float32) / np.float32(images.peak)), jnp.asarray(labels)
+
+
+def _seen(options: Options, images: ImageSet, items: np.ndarray, condition: str) -> Batch:
+    """The items under a condition, each in a way fixed by the seed and the item's index."""
+    clean, labels = _clean(images, items)
+    key = _stream(options, f"condition {condition}")
+    return {"image": apply_condition(condition, key, jnp.asarray(items), clean), "label": labels}
+
+
+def _base(
+    options: Options, images: ImageSet, items: np.ndarray, net: Net, steps: int
+) -> tuple[Params, dict[str, Any]]:
+    """θ, and where it comes from: trained now or found in the cache."""
+    clean, labels = _clean(images, items)
+    digest = hashlib.sha256(np.asarray(clean).tobytes() + np.asarray(labels).tobytes())
+    recipe = {
+        "recipe": _RECIPE,
+        "flax": flax.__version__,
+        "optax": optax.__version__,
+        "steps": steps,
+        "batch": image_model.BATCH,
+        "learning_rate": image_model.LEARNING_RATE,
+        "widths": [image_model.FIRST_WIDTH, image_model.LAST_WIDTH],
+        "conditions": list(CONDITIONS),
+        "condition_sizes": [conditions.MAX_ANGLE, conditions.NOISE, conditions.SHIFT],
+        "images": digest.hexdigest()[:16],
+    }
+    fingerprint = {
+        **recipe,
+        "task": "digits",
+        "dataset": f"{images.name} {images.version}",
+        "seed": options.seed,
+        "prng": options.prng,
+        "classes": images.classes,
+    }
+    made = []
+
+    def make() -> dict[str, Any]:
+        made.append(True)
+        params, losses = pretrain(net, _stream(options, "base"), clean, labels, steps)
+        return {"params": params, "losses": losses}
+
+    start = time.perf_counter()
+    name = re.sub(r"[^A-Za-z0-9_.]+", "_", images.name)
+    kept = cached(options.cache_folder(), f"digits-{name}", fingerprint, make)
+    losses = np.asarray(kept["losses"], np.float64)
+    return kept["params"], {
+        **recipe,
+        "first_loss": float(losses[0]),
+        "last_loss": float(losses[-20:].mean()),
+        "cache": "miss" if made else "hit",
+        "seconds": time.perf_counter() - start,
+    }
