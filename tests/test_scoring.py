@@ -1,5 +1,7 @@
 """Scoring: shapes, one compilation, host grading, failures, memory."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import models
@@ -241,6 +243,4 @@ def test_auto_takes_the_largest_block_that_fits(monkeypatch):
 def test_progress_is_told_of_every_expert():
     seen = []
     tj.score(per_item, PARAMS, population(50), BATCH, progress=lambda *p: seen.append(p))
-    assert seen[-1] == (50, 50) and all(
-        a < b for (a, _), (b, _) in zip(seen, seen[1:], strict=False)
-    )
+    assert seen[-1] == (50, 50) and all(a < b for (a, _), (b, _) in itertools.pairwise(seen))

@@ -4,8 +4,8 @@ The compiled program does not depend on N: it takes up to M blocks of b experts 
 count of blocks to do, and skips the rest, so that padding costs next to nothing.
 """
 
+import collections
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -119,7 +119,7 @@ class ExpertMap:
         began = time.monotonic()
         while True:
             try:
-                found = _compiled(self.fn, self.noise, self.mapper, self.block, _Key(self.shared))
+                found = _kept_program(self.fn, self.noise, self.mapper, self.block, self.shared)
                 break
             except jax.errors.JaxRuntimeError as error:
                 if not dv.is_out_of_memory(error):
@@ -160,29 +160,33 @@ class ExpertMap:
         return jax.tree.map(flatten, self.mapper.gather(flight.outputs, flight.error))
 
 
-class _Key:
-    """Arguments reduced to structure, shape, dtype and sharding: what a program depends on."""
-
-    def __init__(self, tree: Any) -> None:
-        self.tree = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
-        )
-        leaves, structure = jax.tree.flatten(self.tree)
-        self.key = (structure, tuple((x.shape, str(x.dtype), x.sharding) for x in leaves))
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.key == other.key
+_PROGRAMS: collections.OrderedDict[Any, tuple[Any, int]] = collections.OrderedDict()
+_MOST_PROGRAMS = 32
 
 
-@functools.lru_cache(maxsize=32)
-def _compiled(
-    fn: Callable[[Any, Any], Any], noise: Noise, mapper: dv.Mapper, block: int, example: _Key
+def _kept_program(
+    fn: Callable[[Any, Any], Any], noise: Noise, mapper: dv.Mapper, block: int, shared: tuple
+) -> tuple[Any, int]:
+    """Returns the program for these arguments' shapes, compiled only if it is not kept.
+
+    What is kept refers to the function, and to no array.
+    """
+    leaves, structure = jax.tree.flatten(shared)
+    described = tuple((x.shape, str(x.dtype), x.sharding) for x in leaves)
+    key = (fn, noise, mapper, block, structure, described)
+    if key not in _PROGRAMS:
+        _PROGRAMS[key] = _compile(fn, noise, mapper, block, shared)
+        if len(_PROGRAMS) > _MOST_PROGRAMS:
+            _PROGRAMS.popitem(last=False)
+    _PROGRAMS.move_to_end(key)
+    return _PROGRAMS[key]
+
+
+def _compile(
+    fn: Callable[[Any, Any], Any], noise: Noise, mapper: dv.Mapper, block: int, shared: tuple
 ) -> tuple[Any, int]:
     """Compiles the program of a call; returns it with its number of blocks, M."""
-    shapes = jax.eval_shape(fn, *example.tree[:2])
+    shapes = jax.eval_shape(fn, *shared[:2])
     size = block * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
     num_blocks = int(np.clip(_MOST_OUTPUT_BYTES // max(size, 1), 1, _MOST_BLOCKS))
 
@@ -218,7 +222,7 @@ def _compiled(
             np.zeros(D, np.int32),
         )
     )
-    return mapper.compile(program, example.tree, split), num_blocks
+    return mapper.compile(program, shared, split), num_blocks
 
 
 def expert_map(
@@ -229,6 +233,7 @@ def expert_map(
     *,
     mapper: dv.Mapper,
     block_size: int | str = "auto",
+    most: int | None = None,
 ) -> ExpertMap:
     """Puts parameters and data on the devices and chooses the block size.
 
@@ -240,16 +245,19 @@ def expert_map(
       block_size: experts per vmap, or `"auto"`: a program for one expert is compiled, its memory
         analysis read, and the largest block taken whose temporaries fit the device (an
         accelerator's free memory; a CPU core's own cache, where larger blocks are slower).
+      most: with `"auto"`, experts in one block on all devices at most, so that a caller can log
+        that often; default N.
 
     Raises:
       MemoryLimitError: one expert needs more memory than the device has free.
     """
     scales = leaf_scales(params, population.noise)
     shared = mapper.replicate((params, data, scales, population.key))
-    most = min(_MOST_BLOCK, -(-len(population) // mapper.count))
+    fair = max(1, -(-len(population) // mapper.count))
     if block_size != "auto":
-        block = min(check_count("block_size", block_size), max(1, most))
+        block = min(check_count("block_size", block_size), fair)
         return ExpertMap(fn, shared, population.noise, mapper, block)
+    fair = min(fair, _MOST_BLOCK, max(1, (most or len(population)) // mapper.count))
     chosen = ExpertMap(fn, shared, population.noise, mapper, 1)
     device = mapper.devices[0]
     outputs, one = dv.program_bytes(chosen._program()[0])
@@ -261,7 +269,7 @@ def expert_map(
         )
     # A program of one-expert blocks may hold a second copy of a call's outputs; larger ones do not.
     one = one - outputs if one > outputs else one
-    chosen.block = int(np.clip(dv.working_bytes(device) // max(one, 1), 1, max(1, most)))
+    chosen.block = int(np.clip(dv.working_bytes(device) // max(one, 1), 1, fair))
     while chosen.block > 1 and dv.program_bytes(chosen._program()[0])[1] > free:
         chosen.block //= 2
     chosen.block = dv.from_first(chosen.block)

@@ -85,12 +85,11 @@ def plan(params: Any, noise: Noise) -> Plan:
                 f"params leaf {path or '(root)'!r} is a {type(leaf).__name__}, not an array"
             )
         found = leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)
-        if not isinstance(found, np.dtype) or found.kind not in "OSUMmT":
-            dtypes[path] = jax.dtypes.canonicalize_dtype(found, allow_extended_dtype=True)
-            continue
-        raise ParameterError(
-            f"params leaf {path or '(root)'!r} is an array of {found}, not of numbers"
-        )
+        if isinstance(found, np.dtype) and found.kind in "OSUMmT":
+            raise ParameterError(
+                f"params leaf {path or '(root)'!r} is an array of {found}, not of numbers"
+            )
+        dtypes[path] = jax.dtypes.canonicalize_dtype(found, allow_extended_dtype=True)
     # A lone integer is a step counter: a scale beside it is an ordinary parameter.
     quantised_parents = {
         path.rpartition(".")[0]

@@ -119,10 +119,6 @@ class RunLog:
             shutil.rmtree(unfinished)
         return log
 
-    def most_per_call(self) -> int:
-        """Returns the experts after which a segment is due at the latest: 5 % of the run."""
-        return max(1, self.num // SEGMENTS_PER_RUN)
-
     def append(self, start: int, scores: Scores, seconds: float) -> None:
         """Takes the scores of consecutive experts from `start`; writes a segment when one is due.
 
@@ -140,7 +136,7 @@ class RunLog:
         self._parts.append(scores)
         self._seconds += seconds
         late = time.monotonic() - self._last >= SECONDS_BETWEEN_SEGMENTS
-        if held + len(scores) >= self.most_per_call() or late:
+        if held + len(scores) >= most_per_call(self.num) or late:
             self.flush()
 
     def flush(self) -> None:
@@ -205,6 +201,11 @@ class RunLog:
             f"{self.folder / name} is damaged: {found}; delete that folder and resume, and its "
             "experts are scored again"
         )
+
+
+def most_per_call(num: int) -> int:
+    """Returns the experts after which a run of `num` logs at the latest: 5 % of the run."""
+    return max(1, num // SEGMENTS_PER_RUN)
 
 
 def check_new(run_dir: pathlib.Path) -> None:

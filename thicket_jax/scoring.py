@@ -125,6 +125,7 @@ class Scorer:
         grade: Grade | None = None,
         block_size: int | str = "auto",
         keep_items: bool = True,
+        most: int | None = None,
     ) -> None:
         """Checks the score function by its shapes, places data and compiles; see `score`."""
         plan(params, population.noise)
@@ -135,7 +136,7 @@ class Scorer:
         else:
             self.per_item, fn = True, score_fn
         self.keep_items = keep_items and self.per_item
-        self.map = expert_map(fn, params, batch, population, mapper=mapper, block_size=block_size)
+        self.map = expert_map(fn, params, batch, population, mapper=mapper, block_size=block_size, most=most)
 
     def stream(
         self, population: Population, most: int | None = None

@@ -211,6 +211,7 @@ def execute(
         grade=problem.grade,
         block_size=block_size,
         keep_items=settings.keep_items,
+        most=None if run_dir is None else runlog.most_per_call(len(experts)),
     )
     scorer.map.prepare()
     config = _config(problem, experts, settings, about, scorer) if first else {}
@@ -296,7 +297,7 @@ def _score(
             log.write_base(base)
     if progress is not None:
         progress(int(done.sum()), N)
-    most = max(1, N // runlog.SEGMENTS_PER_RUN)
+    most = runlog.most_per_call(N)
     try:
         for begin, end in _missing(done):
             clock = time.monotonic()

@@ -156,7 +156,7 @@ def _filled(counts: dict[str, int | None], total: int) -> dict[str, int]:
     """Gives pretraining what is left, at least one item, where its number is not said."""
     known = {name: count for name, count in counts.items() if count is not None}
     left = total - sum(known.values())
-    return {"pretrain": min(max(left, 1), MOST_PRETRAIN_ITEMS), **known}
+    return {**known, "pretrain": min(max(left, 1), MOST_PRETRAIN_ITEMS)}
 
 
 def _stream(options: Options, name: str) -> jax.Array:

@@ -1,0 +1,74 @@
+"""Several processes give what one gives; only process 0 writes."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(*arguments):
+    search = os.pathsep.join([str(HERE), str(HERE.parent)])
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "process_run.py"), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": search},
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err[-2000:]
+    (line,) = [x for x in out.splitlines() if x.startswith("SUMMARY ")]
+    return json.loads(line.removeprefix("SUMMARY "))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same search by two processes of four devices, and by one with eight and with one."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("first", "second", "8", "1")}
+    port = free_port()
+    two = [start(folders[n], 4, port, 2, i) for i, n in enumerate(("first", "second"))]
+    found = {"first": finish(two[0]), "second": finish(two[1])}
+    return found | {count: finish(start(folders[count], int(count))) for count in ("8", "1")}
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_eight_devices_and_with_one(runs):
+    reference = runs["first"]
+    for name in ("second", "8", "1"):
+        other = runs[name]
+        assert other["bits"] == reference["bits"]
+        assert other["experts"] == reference["experts"]
+        assert other["votes"] == reference["votes"]
+        np.testing.assert_allclose(other["values"], reference["values"], rtol=1e-5)
+    assert reference["table"]["ensemble"] == runs["8"]["table"]["ensemble"]
+    assert reference["table"]["ensemble"] == runs["1"]["table"]["ensemble"]
+
+
+@pytest.mark.slow
+def test_only_process_zero_writes_and_it_writes_everything(runs):
+    assert runs["second"]["process"] == 1 and runs["second"]["wrote"] == []
+    assert runs["first"]["wrote"] == runs["8"]["wrote"]
+    assert {
+        "config.json",
+        "experts.json",
+        "items.npz",
+        "log",
+        "results.json",
+        "report.html",
+    } <= set(runs["first"]["wrote"])
