@@ -234,7 +234,7 @@ def _stored_options(run_dir: pathlib.Path, config: dict[str, Any]) -> Any:
     if config.get("task") not in tasks.REGISTRY:
         raise RunError(
             f"{run_dir} is a run of {config.get('task')!r}, which is no task of the command line; "
-            "call tj.randopt again with run_dir and resume=True"
+            "use tj.randopt with resume=True, or thicket_jax.export, from the program that made it"
         )
     stored = {
         key: tuple(value) if isinstance(value, list) else value
@@ -463,7 +463,8 @@ def _export(words: list[str]) -> None:
             raise ArgumentError("thicket export takes either --rank or --merge")
         run_dir = pathlib.Path(folder)
         config = runlog.read_json(run_dir / "config.json")
-        params = tasks.module(config["task"]).build(_stored_options(run_dir, config)).params
+        stored = _stored_options(run_dir, config)
+        params = tasks.module(config["task"]).build(stored).params
         path = export.export(
             run_dir, params, pathlib.Path(options.to), rank=options.rank, merge=options.merge
         )

@@ -60,12 +60,15 @@ def majority_vote(predictions: Any) -> jax.Array:
 
 
 def mean(predictions: Any) -> jax.Array:
-    """Returns the mean over experts, float32 [B, ...]."""
+    """Returns the mean of predictions [K, B, ...] over experts, float32 [B, ...]."""
     return jnp.mean(jnp.asarray(predictions, jnp.float32), 0)
 
 
 def median(predictions: Any) -> jax.Array:
-    """Returns the median over experts, float32 [B, ...]; of an even K the middle two's mean."""
+    """Returns the median of predictions [K, B, ...] over experts, float32 [B, ...].
+
+    Of an even K it is the mean of the middle two.
+    """
     return jnp.median(jnp.asarray(predictions, jnp.float32), 0)
 
 

@@ -140,7 +140,7 @@ def gaussian(*, where: str | None = None, scale: str = "absolute") -> Noise:
 def rademacher(*, where: str | None = None, scale: str = "absolute") -> Noise:
     """ε = ±1 with equal probability, 32 signs from each random word: the speed of a copy.
 
-    Takes the arguments of `gaussian`. The same bits on every backend.
+    Takes `where` and `scale` as `gaussian` does. The same bits on every backend.
     """
     return Noise("rademacher", where, scale)
 
@@ -148,6 +148,7 @@ def rademacher(*, where: str | None = None, scale: str = "absolute") -> Noise:
 def tied_gaussian(*, where: str | None = None, scale: str = "absolute") -> Noise:
     """The official code's law, for comparison: leaves of equal shape get the same noise.
 
-    Takes the arguments of `gaussian`. Perturbations of equal-shaped leaves are fully correlated.
+    Takes `where` and `scale` as `gaussian` does. Perturbations of equal-shaped leaves are fully
+    correlated.
     """
     return Noise("tied_gaussian", where, scale)

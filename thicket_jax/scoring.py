@@ -136,7 +136,9 @@ class Scorer:
         else:
             self.per_item, fn = True, score_fn
         self.keep_items = keep_items and self.per_item
-        self.map = expert_map(fn, params, batch, population, mapper=mapper, block_size=block_size, most=most)
+        self.map = expert_map(
+            fn, params, batch, population, mapper=mapper, block_size=block_size, most=most
+        )
 
     def stream(
         self, population: Population, most: int | None = None

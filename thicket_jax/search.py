@@ -202,6 +202,13 @@ def execute(
     if run_dir is not None:
         block_size = dv.from_first(_on_first(lambda: _before(run_dir, settings), block_size))
     mapper = dv.mapper(settings.devices, settings.backend, problem.params)
+    if jax.process_count() > 1:
+        inputs = runlog.fingerprint((problem.params, problem.train, problem.test))
+        if not dv.same_everywhere(inputs):
+            raise RunError(
+                "the processes have different base parameters or data; give all of them the same "
+                "(for the command line: one --cache on a shared file system)"
+            )
     scorer = Scorer(
         problem.score_fn,
         problem.params,

@@ -1,7 +1,7 @@
 """A small convolutional net in Flax NNX for images of any size, and its pretraining.
 
-A 3×3 convolution is written as nine shifted products with a matrix. Under `vmap` over weights the
-compiler turns a convolution into a grouped one, and a matrix product into a batched product.
+Under `vmap` over weights the compiler makes grouped convolutions of its layers. On a CPU that is as
+fast as the same net written as matrix products of patches, or faster, and compiles sooner.
 """
 
 import dataclasses
@@ -24,29 +24,6 @@ LEARNING_RATE = 3e-3
 Params = dict[str, Any]
 
 
-class Convolution(nnx.Module):
-    """A 3×3 convolution with zero padding; the kernel is [3, 3, in, out]."""
-
-    def __init__(self, width_in: int, width_out: int, stride: int, *, rngs: nnx.Rngs) -> None:
-        """Draws the kernel (He) from `rngs`."""
-        shape = (3, 3, width_in, width_out)
-        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), shape))
-        self.bias = nnx.Param(jnp.zeros(width_out))
-        self.stride = stride
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, in] → [B, ceil(H / stride), ceil(W / stride), out]."""
-        H, W = x.shape[1:3]
-        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        kernel, s = self.kernel[...], self.stride
-        total = sum(
-            padded[:, i : i + H : s, j : j + W : s] @ kernel[i, j]
-            for i in range(3)
-            for j in range(3)
-        )
-        return total + self.bias[...].reshape(1, 1, 1, -1)
-
-
 class ConvNet(nnx.Module):
     """Convolutions that halve the side until it is at most 4, means over quarters, one matrix."""
 
@@ -56,7 +33,8 @@ class ConvNet(nnx.Module):
         self.depth = 0
         while self.depth == 0 or side > LAST_SIDE:
             side = -(-side // stride)
-            setattr(self, f"conv_{self.depth}", Convolution(before, width, stride, rngs=rngs))
+            layer = nnx.Conv(before, width, (3, 3), stride, padding=1, rngs=rngs)
+            setattr(self, f"conv_{self.depth}", layer)
             self.depth, before, stride = self.depth + 1, width, 2
             width = min(2 * width, LAST_WIDTH)
         self.out = nnx.Linear(4 * before, classes, rngs=rngs)

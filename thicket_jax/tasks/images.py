@@ -10,6 +10,7 @@ import dataclasses
 import io
 import logging
 import pathlib
+import re
 import struct
 import urllib.error
 import urllib.parse
@@ -282,7 +283,7 @@ def _opened(name: str, builder: Any, keys: tuple[str, str]) -> ImageSet:
         split=split,
         shape=tuple(info.features[keys[0]].shape),
         classes=info.features[keys[1]].num_classes,
-        peak=digits_dataset.PEAK if name == "digits" else 255,
+        peak=digits_dataset.PEAK if builder.name == "digits" else 255,
         place=place,
         _keys=keys,
         _source=source,
@@ -328,15 +329,18 @@ class _TfRecords:
 
 
 def _first_line(error: BaseException) -> str:
-    """The first line of an error's text, which tensorflow-datasets' own prefix may precede."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """The first line of an error's text, without the arguments tensorflow-datasets puts first."""
+    text = re.sub(r"^Failed to construct dataset .*?}\": ", "", str(error), flags=re.DOTALL)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def _needs_module(name: str, folder: pathlib.Path, error: ImportError) -> DataError:
+    named = re.search(r"No module named '([^']+)'", str(error))
+    module = error.name or (named[1] if named else _first_line(error))
     return DataError(
         f"dataset={name!r} is not prepared in {folder}, and preparing it needs the Python module "
-        f"{error.name or error}; install it, or copy a set that was prepared elsewhere"
+        f"{module}; install it, or copy a set that was prepared elsewhere"
     )
 
 

@@ -12,8 +12,10 @@ spread of seeds.
 """
 
 import dataclasses
+import functools
 import time
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -107,13 +109,7 @@ def build(options: Options) -> tasks.Task:
             f"Every sequence of {options.target} is the same fixed signal, so training and test "
             "signal coincide: the test error says how well it was fitted, not how it generalises.",
         )
-
-    def score_fn(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
-        return roll_out_score(params, batch, dtype)
-
-    def predict_fn(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
-        return roll_out(params, batch, dtype)
-
+    score_fn, predict_fn = _functions(dtype)
     return tasks.Task(
         name="signals",
         model=f"MLP {shape}, ReLU, {count:,} parameters, {origin} {options.pretrain}",
@@ -129,6 +125,19 @@ def build(options: Options) -> tasks.Task:
         exhibits={"test_context": np.asarray(test["context"])},
         provenance=provenance,
     )
+
+
+@functools.cache
+def _functions(dtype: Any) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
+    """Score and prediction: one object per dtype, so that a second run compiles nothing."""
+
+    def score_fn(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
+        return roll_out_score(params, batch, dtype)
+
+    def predict_fn(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
+        return roll_out(params, batch, dtype)
+
+    return score_fn, predict_fn
 
 
 def _stream(options: Options, name: str) -> jax.Array:

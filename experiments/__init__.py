@@ -1,0 +1,1 @@
+"""Questions with measured answers: one folder, one question; `bench` is for speed."""

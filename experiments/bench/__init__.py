@@ -1,0 +1,1 @@
+"""How fast is it, against something measured in the same run?"""

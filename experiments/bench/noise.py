@@ -1,0 +1,95 @@
+"""`w + σ·ε` on 16 M float32 parameters, against a plain copy-and-add in the same run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.bench import timing
+from experiments.readme import markdown_table, number
+from thicket_jax.experts import PRNGS, population
+from thicket_jax.noise import Noise
+from thicket_jax.perturbation import apply_noise, leaf_scales
+
+LAWS = ("gaussian", "rademacher")
+LIMITS = {"rademacher": 1.4, "gaussian": 5.0}
+
+
+def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
+    """Measures every law with every key implementation, in one leaf and in several.
+
+    Returns:
+      JSON values: seconds of each call on one device, bytes of temporaries that the compiled
+      program keeps beside its input and its output, ratios to copy-and-add, targets.
+    """
+    del torch_python
+    side, split, rounds = (256, 2, 3) if quick else (4096, 4, 9)
+    layouts = {}
+    for name, shapes in {
+        f"1 leaf of {side} x {side}": [(side, side)],
+        f"{split**2} leaves of {side // split} x {side // split}": (
+            [(side // split, side // split)] * split**2
+        ),
+    }.items():
+        layouts[name] = _layout(shapes, rounds)
+    first = next(iter(layouts.values()))
+    targets = [
+        timing.target(
+            f"{law}: times of copy-and-add, best key, one leaf",
+            min(first[f"{law}, {prng}"]["ratio"] for prng in PRNGS),
+            LIMITS[law],
+            at_least=False,
+        )
+        for law in LAWS
+    ]
+    return {"parameters": side * side, "rounds": rounds, "layouts": layouts, "targets": targets}
+
+
+def _layout(shapes: list[tuple[int, int]], rounds: int) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    params = {f"w{i}": jnp.asarray(rng.random(s, np.float32)) for i, s in enumerate(shapes)}
+    contenders: dict[str, Callable[[], float]] = {}
+    temporary: dict[str, int] = {}
+
+    def enter(name: str, function: Callable[..., Any], *arguments: Any) -> None:
+        program = jax.jit(function).lower(params, *arguments).compile()
+        stats = program.memory_analysis()
+        temporary[name] = 0 if stats is None else int(stats.temp_size_in_bytes)
+        jax.block_until_ready(program(params, *arguments))
+        contenders[name] = lambda: timing.seconds(lambda: program(params, *arguments))
+
+    enter("copy-and-add", lambda tree, c: jax.tree.map(lambda w: w + c, tree), jnp.float32(1e-3))
+    for law in LAWS:
+        for prng in PRNGS:
+            expert = population(jax.random.key(0, impl=prng), 1, 1e-3, noise=Noise(law))[0]
+            enter(f"{law}, {prng}", apply_noise, expert, leaf_scales(params, expert.noise))
+    samples = timing.alternate(contenders, rounds)
+    own = {name: timing.summary(values) for name, values in samples.items()}
+    plain = own["copy-and-add"]["median"]
+    return {
+        name: {**row, "ratio": row["median"] / plain, "temporary_bytes": temporary[name]}
+        for name, row in own.items()
+    }
+
+
+def text(result: dict[str, Any]) -> str:
+    """Returns the result as Markdown."""
+    rows = []
+    for layout, table in result["layouts"].items():
+        for name, row in table.items():
+            rows.append(
+                [
+                    f"{name}; {layout}",
+                    number(1e3 * row["median"]),
+                    f"{number(1e3 * row['min'])} to {number(1e3 * row['max'])}",
+                    number(row["ratio"]),
+                    number(row["temporary_bytes"] / (4 * result["parameters"])),
+                ]
+            )
+    head = ["`w + σ·ε`", "ms, median", "ms, spread", "times of copy-and-add", "temporaries, copies"]
+    return (
+        f"{result['parameters']:,} float32 parameters, {result['rounds']} alternated rounds; "
+        "temporaries in copies of the parameters.\n\n" + markdown_table(head, rows)
+    )

@@ -1,0 +1,164 @@
+"""The experiments run from the command line in their quick forms; their rules are held here."""
+
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def experiment(monkeypatch):
+    """Imports a module of experiments/, which is run from the top and not installed."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module
+
+
+def done(*words, fast_compiling=True):
+    """Runs a program as one types it; returns what it printed."""
+    settings = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} if fast_compiling else {}
+    command = [sys.executable, "-W", "error", "-m", *words]
+    finished = subprocess.run(
+        command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def test_signals_runs_judges_and_goes_on_where_it_stopped(experiment, tmp_path, capsys):
+    words = ("--quick", "--pairs", "xavier:one_line", "--out", str(tmp_path))
+    out = done("experiments.signals", *words)
+    assert "0 of 1 runs" in out and "thicket: not judged" in out
+    table = json.loads((tmp_path / "table.json").read_text())
+    (one,) = table["runs"]
+    assert (one["pair"], one["seed"]) == ("xavier:one_line", 0)
+    for kind in ("base", "best"):
+        assert one[kind]["test"] > 0 and one[kind]["test_stderr"] is not None
+    mean = next(row for row in one["ensemble"] if row["combine"] == "mean")
+    assert mean["k"] == table["settings"]["k"] and len(mean["delta_ci95"]) == 2
+    assert 0 <= one["share_half"] <= one["share_gt"] <= one["share_ge"] <= 1
+    assert set(one["seconds"]) == {"setup", "pretrain", "compile", "score", "ensemble", "total"}
+    assert {"versions", "cores", "processor", "platform"} <= set(one["provenance"])
+    assert table["pairs"][0]["ratio"] == pytest.approx(mean["test"] / one["base"]["test"])
+    assert (tmp_path / "overview.png").stat().st_size > 10_000
+    assert "xavier → one_line" in (tmp_path / "table.md").read_text()
+
+    main = experiment("experiments.signals.__main__").main
+    assert main(words) == 0 and "1 of 1 runs" in capsys.readouterr().out
+    assert json.loads((tmp_path / "table.json").read_text()) == table
+
+    assert main(["--num", "7", "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "runs of other settings" in error and len(error.splitlines()) == 1
+    assert json.loads((tmp_path / "table.json").read_text()) == table
+
+
+def test_noise_benchmark(tmp_path):
+    words = ("experiments.bench", "noise", "--quick", "--out", str(tmp_path))
+    assert "| copy-and-add; 1 leaf" in done(*words, fast_compiling=False)
+    result = json.loads((tmp_path / "noise-cpu.json").read_text())
+    assert result["quick"] and result["provenance"]["cores"] >= 1
+    assert [row["limit"] for row in result["targets"]] == [5.0, 1.4]
+    for table in result["layouts"].values():
+        assert len(table) == 5
+        for row in table.values():
+            assert len(row["samples"]) == result["rounds"]
+            assert row["median"] == pytest.approx(np.median(row["samples"]))
+            expected = row["median"] / table["copy-and-add"]["median"]
+            assert row["ratio"] == pytest.approx(expected)
+    one_leaf = next(iter(result["layouts"].values()))
+    packed = one_leaf["rademacher, threefry2x32"]["temporary_bytes"]
+    assert packed < 0.2 * 4 * result["parameters"]
+
+
+def test_cost_of_n_compiles_once_and_keeps_its_memory(tmp_path):
+    done("experiments.bench", "cost_of_n", "--quick", "--out", str(tmp_path))
+    result = json.loads((tmp_path / "cost_of_n-cpu.json").read_text())
+    small, large = result["fixed"].values()
+    for row in (small, large):
+        assert row["compilations"] == [1] and row["compilations_while_scoring"] == [0]
+        assert row["score_seconds"]["median"] > 0
+        assert row["peak_bytes"]["median"] > 2**20
+    assert small["temporary_bytes"] == large["temporary_bytes"]
+    met = {target["name"]: target["met"] for target in result["targets"]}
+    assert len(met) == 3 and met["compilations of a search, largest over N"]
+
+
+def row(pair, ratio, share, gain):
+    return {"pair": pair, "ratio": ratio, "share": share, "gain": gain}
+
+
+def test_verdicts_follow_the_rule(experiment):
+    verdict = experiment("experiments.signals.verdict")
+    rows = [
+        row("xavier:one_line", 0.6, 0.009, 1.0),
+        row("xavier:one_sinusoid", 0.5, 0.0, 1.0),  # halved: no needle
+        row("mixed:line", 0.5, 0.01, 1.0),
+        row("line:line", 0.3, 0.2, 0.05),
+        row("sinusoid:squarewave", 0.1, 0.9, 1.0),  # another family: no claim
+    ]
+    found = {v["claim"]: v for v in verdict.judge(rows, 10, 1000)}
+    assert found["needle"]["verdict"] == "holds for 1 of 2 pairs"
+    assert found["needle"]["pairs"] == {"xavier:one_line": True, "xavier:one_sinusoid": False}
+    assert found["thicket"]["verdict"] == "holds"
+    assert found["plateau"]["verdict"] == "does not hold"
+    assert found["plateau, on the signal's scale"]["verdict"] == "holds"
+    dense = verdict.judge([row("mixed:line", 0.4, 0.0099, 1.0)], 10, 1000)
+    assert dense[1]["verdict"] == "does not hold" and dense[0]["verdict"].startswith("not judged")
+
+
+def test_every_pair_of_the_official_table_is_run(experiment):
+    pairs = experiment("experiments.signals.measure").PAIRS
+    peer = json.loads((ROOT / "experiments/signals/peer.json").read_text())["pairs"]
+    assert len(pairs) == len(set(pairs)) == 16
+    assert set(pairs) - set(peer) == {"line:line", "sinusoid:sinusoid"}
+    assert set(peer) < set(pairs)
+
+
+def test_readme_text_is_replaced_between_its_markers_alone(experiment, tmp_path):
+    readme = experiment("experiments.readme")
+    path = tmp_path / "README.md"
+    path.write_text("a\n<!-- begin x -->\nold\n<!-- end x -->\nb\n")
+    for _ in range(2):
+        readme.replace_between(path, "x", "new")
+        assert path.read_text() == "a\n<!-- begin x -->\n\nnew\n\n<!-- end x -->\nb\n"
+    with pytest.raises(Exception, match="must have one '<!-- begin y -->'"):
+        readme.replace_between(path, "y", "new")
+
+
+def test_kendall_agrees_with_counting_pairs(experiment):
+    kendall = experiment("experiments.bench.scoring").kendall
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=9), rng.normal(size=9)
+    pairs = [(i, j) for i in range(9) for j in range(i)]
+    agree = sum((a[i] > a[j]) == (b[i] > b[j]) for i, j in pairs)
+    assert kendall(a, b) == pytest.approx((2 * agree - len(pairs)) / len(pairs))
+    assert kendall(a, a) == pytest.approx(1) and kendall(a, -a) == pytest.approx(-1)
+
+
+def test_without_torch_the_rest_runs_and_says_how_to_install_it(experiment, tmp_path):
+    pretraining = experiment("experiments.bench.pretraining")
+    nothing = tmp_path / "python"
+    nothing.write_text("#!/bin/sh\nexit 1\n")
+    nothing.chmod(0o755)
+    result = pretraining.run(quick=True, torch_python=str(nothing))
+    assert "PyTorch" not in " ".join(result["rows"]) and result["targets"][0]["met"] is None
+    assert 'pip install ".[bench]"' in pretraining.text(result)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [("mixed", "must be PRETRAIN:TARGET"), ("mixed:cube", "target='cube' is unknown")],
+)
+def test_bad_pairs_are_one_line(pair, message, experiment, tmp_path, capsys):
+    main = experiment("experiments.signals.__main__").main
+    assert main(["--quick", "--pairs", pair, "--out", str(tmp_path / "new")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
