@@ -261,7 +261,7 @@ def test_tensorflow_datasets_own_format_reads_alike(tmp_path):
 
 
 def test_a_set_that_tensorflow_datasets_knows_is_found_where_it_was_prepared(tmp_path):
-    with tfds.core.registered.skip_registering():
+    with tfds.core.registered.skip_registration():
 
         class MNIST(Tiny):
             VERSION = tfds.core.Version("3.0.1")
@@ -304,7 +304,7 @@ def test_splits_never_share_an_item():
     for seed in range(40):
         draw = np.random.default_rng(seed)
         counts = {name: int(draw.integers(1, 60)) for name in ("test", "train", "pretrain")}
-        total = sum(counts.values()) + int(draw.integers(0, 3))
+        total = (180, max(sum(counts.values()), 60))[seed == 39]  # the last: hardly any to spare
         splits = images.split_items(jax.random.key(seed), total, counts)
         assert {name: len(items) for name, items in splits.items()} == counts
         dealt = np.concatenate(list(splits.values()))
@@ -550,10 +550,9 @@ def test_experts_side_by_side_score_as_one_by_one(task):
     assert len(np.unique(together.values)) > 1
 
 
-@pytest.mark.parametrize("kind", [TinyGrey, TinyColour])
-def test_another_set_becomes_a_task(tmp_path, kind):
-    prepare(kind, tmp_path / "tfds")
-    options = digits.Options(cache=str(tmp_path), dataset=kind.name, condition="noisy")
+def test_another_set_becomes_a_task(tmp_path):
+    prepare(TinyColour, tmp_path / "tfds")
+    options = digits.Options(cache=str(tmp_path), dataset="tiny_colour", condition="noisy")
     options = dataclasses.replace(options, **{**SMALL, "pretrain_steps": 2, "test_items": 20})
     task = digits.build(options)
     assert task.provenance["items"]["pretrain"] == 120 - 90

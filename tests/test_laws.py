@@ -36,7 +36,7 @@ def alone(params, experts):
 def test_same_bits_alone_and_in_any_block(law, prng, backend):
     params, experts = models.params(), population(law, prng=prng)
     expected = alone(params, experts)
-    for block_size in (1, 7):
+    for block_size in (1, 7) if prng == "threefry2x32" else (3,):  # the other compiles for long
         scores = tj.score(
             models.flat, params, experts, None, block_size=block_size, backend=backend
         )

@@ -6,6 +6,7 @@ import datetime
 import io
 import os
 import pathlib
+import re
 import shlex
 import sys
 import time
@@ -167,12 +168,12 @@ class _Help(Exception):  # noqa: N818
 
 
 def _one_line(text: str, prog: str) -> str:
-    """Reduces tyro's framed message to its words."""
-    inside = " ".join(line.strip("│╭╮╰╯─┃━ ").strip() for line in text.splitlines())
-    inside = " ".join(inside.split())
-    for rule in ("For full helptext", "─", "Perhaps you meant"):
-        inside = inside.split(rule)[0].strip() if rule != "Perhaps you meant" else inside
-    return f"{inside.rstrip('. ')}; see {prog} --help"
+    """Reduces tyro's framed message to its words: no frame, title or help text."""
+    inside = [line.strip("│╰╯─ ").strip() for line in text.splitlines() if line[:1] not in "╭"]
+    words = " ".join(" ".join(inside).split())
+    words = re.split(r"Argument helptext|For full helptext|─", words)[0]
+    words = re.sub(r"Perhaps you meant: (--[\w-]+).*", r"perhaps you meant \1", words)
+    return f"{words.strip().rstrip('.')}; see {prog} --help"
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from thicket_jax import devices as dv
 from thicket_jax.blocks import Chunk, expert_map
 from thicket_jax.errors import ScoreError
-from thicket_jax.experts import Population, check_key
+from thicket_jax.experts import Population, check_experts
 from thicket_jax.perturbation import plan
 
 ScoreFn = Callable[[Any, Any], Any]
@@ -92,7 +92,7 @@ def score(
       >>> score(fn, {"w": jnp.zeros(3)}, experts, jnp.ones(3)).items.shape
       (8, 3)
     """
-    check_key(population.key)
+    check_experts("population", population)
     scorer = Scorer(
         score_fn,
         params,

@@ -142,21 +142,20 @@ def build(options: Options) -> tasks.Task:
 
 def _counts(options: Options) -> dict[str, int | None]:
     """Items by split; the order keeps test items the same when the others' numbers change."""
-    counts = {
+    pretrain = options.pretrain_items
+    return {
         "test": check_count("test_items", options.test_items),
         "validation": check_count("validation_items", options.validation_items),
         "train": check_count("train_items", options.train_items),
+        "pretrain": None if pretrain is None else check_count("pretrain_items", pretrain),
     }
-    if options.pretrain_items is None:
-        return {**counts, "pretrain": None}
-    return {**counts, "pretrain": check_count("pretrain_items", options.pretrain_items)}
 
 
 def _filled(counts: dict[str, int | None], total: int) -> dict[str, int]:
     """Gives pretraining what is left, at least one item, where its number is not said."""
-    known = {name: count for name, count in counts.items() if count is not None}
-    left = total - sum(known.values())
-    return {**known, "pretrain": min(max(left, 1), MOST_PRETRAIN_ITEMS)}
+    left = total - sum(count for count in counts.values() if count is not None)
+    default = min(max(left, 1), MOST_PRETRAIN_ITEMS)
+    return {name: default if count is None else count for name, count in counts.items()}
 
 
 def _stream(options: Options, name: str) -> jax.Array:

@@ -63,8 +63,7 @@ class Net:
 
     def initialise(self, key: jax.Array) -> Params:
         """Draws parameters; the key is consumed."""
-        _, state = nnx.split(ConvNet(self.shape, self.classes, rngs=nnx.Rngs(params=key)))
-        return nnx.to_pure_dict(state)
+        return _initialise(self.shape, self.classes, key)
 
     def logits(self, params: Params, images: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
         """Images [B, H, W, channels] from 0 to 1 → logits float32 [B, C], computed in `dtype`."""
@@ -82,6 +81,12 @@ class Net:
 def _abstract(shape: tuple[int, int, int], classes: int) -> ConvNet:
     """The net with shapes in place of parameters."""
     return nnx.eval_shape(lambda: ConvNet(shape, classes, rngs=nnx.Rngs(params=0)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _initialise(shape: tuple[int, int, int], classes: int, key: jax.Array) -> Params:
+    _, state = nnx.split(ConvNet(shape, classes, rngs=nnx.Rngs(params=key)))
+    return nnx.to_pure_dict(state)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
