@@ -69,7 +69,7 @@ class TinyGrey(Tiny):
 
 
 class TinyColour(Tiny):
-    SHAPE = (32, 32, 3)
+    SHAPE = (14, 12, 3)
 
 
 class TinyUnsized(Tiny):

@@ -89,8 +89,10 @@ def build(options: Options) -> tasks.Task:
     dtype = DTYPES[options.precision]
 
     params, provenance = _base(options, images, splits["pretrain"], net, steps)
-    train = _seen(options, images, splits["train"], options.condition)
-    test = _seen(options, images, splits["test"], options.condition)
+    scored = np.concatenate([splits["train"], splits["test"]])
+    seen = _seen(options, options.condition, scored, *_clean(images, scored))
+    train = jax.tree.map(lambda leaf: leaf[: len(splits["train"])], seen)
+    test = jax.tree.map(lambda leaf: leaf[len(splits["train"]) :], seen)
 
     def score_fn(params: Params, batch: Batch) -> jax.Array:
         """Returns 1 for every item whose class is found and 0 for the others, float32 [B]."""
@@ -101,11 +103,13 @@ def build(options: Options) -> tasks.Task:
         """Returns logits, float32 [B, C]."""
         return net.logits(params, batch["image"], dtype)
 
-    measure = jax.jit(score_fn)
-    accuracies = {
-        name: float(measure(params, _seen(options, images, splits["validation"], name)).mean())
-        for name in CONDITIONS
-    }
+    @jax.jit
+    def measure(params: Params, items: jax.Array, clean: jax.Array, labels: jax.Array) -> Any:
+        batches = {name: _seen(options, name, items, clean, labels) for name in CONDITIONS}
+        return {name: score_fn(params, batch).mean() for name, batch in batches.items()}
+
+    held = splits["validation"]
+    accuracies = {k: float(v) for k, v in measure(params, held, *_clean(images, held)).items()}
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     size = "×".join(map(str, images.shape))
     return tasks.Task(
@@ -170,9 +174,10 @@ def _clean(images: ImageSet, items: np.ndarray) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(pixels.astype(np.float32) / np.float32(images.peak)), jnp.asarray(labels)
 
 
-def _seen(options: Options, images: ImageSet, items: np.ndarray, condition: str) -> Batch:
-    """The items under a condition, each in a way fixed by the seed and the item's index."""
-    clean, labels = _clean(images, items)
+def _seen(
+    options: Options, condition: str, items: Any, clean: jax.Array, labels: jax.Array
+) -> Batch:
+    """Items under a condition, each in a way fixed by the seed and the item's index."""
     key = _stream(options, f"condition {condition}")
     return {"image": apply_condition(condition, key, jnp.asarray(items), clean), "label": labels}
 

@@ -33,11 +33,13 @@ class ConvNet(nnx.Module):
         self.depth = 0
         while self.depth == 0 or side > LAST_SIDE:
             side = -(-side // stride)
-            layer = nnx.Conv(before, width, (3, 3), stride, padding=1, rngs=rngs)
+            draw = nnx.initializers.he_uniform()
+            layer = nnx.Conv(before, width, (3, 3), stride, padding=1, kernel_init=draw, rngs=rngs)
             setattr(self, f"conv_{self.depth}", layer)
             self.depth, before, stride = self.depth + 1, width, 2
             width = min(2 * width, LAST_WIDTH)
-        self.out = nnx.Linear(4 * before, classes, rngs=rngs)
+        draw = nnx.initializers.lecun_uniform()
+        self.out = nnx.Linear(4 * before, classes, kernel_init=draw, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Images [B, H, W, channels] → logits [B, C]."""
