@@ -210,8 +210,12 @@ def test_an_interrupt_keeps_what_is_scored_and_says_how_to_resume(tmp_path):
     root = pathlib.Path(__file__).parent.parent
     words = ["run", "signals", "--pretrain", "xavier", "--num", "4000", "--k", "4"]
     words += ["--train-items", "256", "--test-items", "8", "--out", str(run)]
+    # A background job of a shell ignores Ctrl-C, and its children inherit that.
+    program = "import signal, sys; from thicket_jax import cli; "
+    program += "signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "sys.exit(cli.main(sys.argv[1:]))"
     with subprocess.Popen(
-        [sys.executable, "-m", "thicket_jax.cli", *words, "--cache", str(tmp_path / "cache")],
+        [sys.executable, "-c", program, *words, "--cache", str(tmp_path / "cache")],
         env={**os.environ, "PYTHONPATH": str(root)},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -34,8 +34,11 @@ DIRECTION = [
     "figures",
     "report",
     "export",
+    "problem",
+    "manifest",
     "search",
     "tasks",
+    "arguments",
     "cli",
 ]
 NOT_FOR_TASKS = {"runlog", "report", "export", "search"}

@@ -3,10 +3,8 @@
 import contextlib
 import dataclasses
 import datetime
-import io
 import os
 import pathlib
-import re
 import shlex
 import sys
 import time
@@ -14,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 from thicket_jax import tasks
+from thicket_jax.arguments import ExportOptions, Help, Machine, Out, ReportOptions, parse
+from thicket_jax.arguments import block_size as read_block_size
 from thicket_jax.errors import ArgumentError, RunError, ThicketError
 
 USAGE = """\
@@ -28,58 +28,6 @@ usage: thicket COMMAND ...
   thicket COMMAND --help              the options of a command (thicket run TASK --help)
 """
 _CPU_DEVICES = 8
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Machine:
-    """Where and how a run executes; nothing here changes an expert."""
-
-    block_size: str = "auto"
-    """Experts per vmap, or auto."""
-    backend: str = "pmap"
-    """pmap, shard_map or none."""
-    cpu_devices: int = 0
-    """On a CPU: split the machine into so many devices; 0 is one per core, 8 at most."""
-    coordinator: str | None = None
-    """Address (host:port) of process 0, for several processes."""
-    processes: int | None = None
-    """Number of processes."""
-    process_id: int | None = None
-    """This process's number, from 0."""
-    distributed: bool = False
-    """Several processes whose addresses the platform knows (a TPU pod, a cluster)."""
-    quiet: bool = False
-    """Print the result only."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Out:
-    """Where a run is written."""
-
-    out: str | None = None
-    """Run directory; default runs/TASK-DATE-TIME."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ReportOptions:
-    """Options of `thicket report`."""
-
-    k: tuple[int, ...] | None = None
-    """Ensemble sizes; default those of the run."""
-    vote: str | None = None
-    """Combine rule: one of the run's own, or majority_vote, mean, median, mean_probs."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Options of `thicket export`."""
-
-    to: str
-    """Folder to write the checkpoint to; must not exist."""
-    rank: int | None = None
-    """Export the expert of this rank; 1 is the best."""
-    merge: int | None = None
-    """Export the merge of the best so many experts."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,64 +69,9 @@ def _refuse(text: str) -> int:
     return 2
 
 
-def _parse(kind: Any, words: list[str], prog: str) -> Any:
-    """Parses options with tyro; a parse error is one line."""
-    import tyro
-
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def _lists(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
-        if info.type == tuple[int, ...]:
-            return _comma_list(int)
-        return _comma_list(float) if info.type == tuple[float, ...] else None
-
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(kind, args=words, prog=prog, registry=registry)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise _Help from None
-        raise ArgumentError(_one_line(errors.getvalue(), prog)) from None
-
-
-def _comma_list(item: type) -> Any:
-    import tyro
-
-    def read(words: list[str]) -> tuple:
-        try:
-            return tuple(item(word) for word in words[0].split(",") if word.strip())
-        except ValueError:
-            raise ValueError(
-                f"{words[0]!r} is not a comma-separated list of {item.__name__}s"
-            ) from None
-
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=f"{item.__name__.upper()},...",
-        instance_from_str=read,
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda value: [",".join(str(x) for x in value)],
-    )
-
-
-class _Help(Exception):  # noqa: N818
-    """Help was asked for and printed."""
-
-
-def _one_line(text: str, prog: str) -> str:
-    """Reduces tyro's framed message to its words: no frame, title or help text."""
-    inside = [line.strip("│╰╯─ ").strip() for line in text.splitlines() if line[:1] not in "╭"]
-    words = " ".join(" ".join(inside).split())
-    words = re.split(r"Argument helptext|For full helptext|─", words)[0]
-    words = re.sub(r"Perhaps you meant: (--[\w-]+).*", r"perhaps you meant \1", words)
-    return f"{words.strip().rstrip('.')}; see {prog} --help"
-
-
 @contextlib.contextmanager
 def _help_is_fine() -> Iterator[None]:
-    with contextlib.suppress(_Help):
+    with contextlib.suppress(Help):
         yield
 
 
@@ -193,7 +86,7 @@ def _take_name(words: list[str], command: str, what: str) -> tuple[str, list[str
     if not words or words[0].startswith("-"):
         if words and words[0] in ("-h", "--help"):
             print(USAGE, end="")
-            raise _Help
+            raise Help
         raise ArgumentError(f"thicket {command} needs {what} first; see thicket --help")
     return words[0], words[1:]
 
@@ -209,7 +102,7 @@ def _run(words: list[str]) -> None:
             "run", [("task", module.Options), ("machine", Machine), ("out", Out)], frozen=True
         )
         kind.__doc__ = tasks.REGISTRY[name][1]
-        parsed = _parse(Annotated[kind, tyro.conf.OmitArgPrefixes], rest, f"thicket run {name}")
+        parsed = parse(Annotated[kind, tyro.conf.OmitArgPrefixes], rest, f"thicket run {name}")
         out = parsed.out.out
         if out is None:
             stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -223,7 +116,7 @@ def _resume(words: list[str]) -> None:
 
     with _help_is_fine():
         folder, rest = _take_name(words, "resume", "a run directory")
-        machine = _parse(Machine, rest, "thicket resume RUN")
+        machine = parse(Machine, rest, "thicket resume RUN")
         run_dir = pathlib.Path(folder)
         config = runlog.read_json(run_dir / "config.json")
         options = _stored_options(run_dir, config)
@@ -259,7 +152,7 @@ def _search(
 ) -> None:
     from thicket_jax import runlog
 
-    block_size = _block_size(machine.block_size)
+    block_size = read_block_size(machine.block_size)
     _start_devices(machine)
     import jax
 
@@ -329,15 +222,6 @@ def _search(
 def _as_json(options: Any) -> dict[str, Any]:
     values = dataclasses.asdict(options)
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-
-def _block_size(text: str) -> int | str:
-    if text == "auto":
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise ArgumentError(f"--block-size {text} must be a whole number or auto") from None
 
 
 def _start_devices(machine: Machine) -> None:
@@ -444,7 +328,7 @@ def _report(words: list[str]) -> None:
 
     with _help_is_fine():
         folder, rest = _take_name(words, "report", "a run directory")
-        options = _parse(ReportOptions, rest, "thicket report RUN")
+        options = parse(ReportOptions, rest, "thicket report RUN")
         run_dir = pathlib.Path(folder)
         record = report.load(run_dir)
         table = report.build_results(record, ks=options.k, combine=options.vote)
@@ -459,7 +343,7 @@ def _export(words: list[str]) -> None:
 
     with _help_is_fine():
         folder, rest = _take_name(words, "export", "a run directory")
-        options = _parse(ExportOptions, rest, "thicket export RUN")
+        options = parse(ExportOptions, rest, "thicket export RUN")
         if (options.rank is None) == (options.merge is None):
             raise ArgumentError("thicket export takes either --rank or --merge")
         run_dir = pathlib.Path(folder)

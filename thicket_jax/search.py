@@ -14,50 +14,17 @@ import jax
 import numpy as np
 
 from thicket_jax import devices as dv
-from thicket_jax import report, runlog
+from thicket_jax import manifest, report, runlog
 from thicket_jax.ensembles import Combine, Predictor, majority_vote
-from thicket_jax.errors import ArgumentError, RunError, ScoreError, ThicketError
+from thicket_jax.errors import ArgumentError, RunError, ThicketError
 from thicket_jax.experts import Population, check_count, check_key, population
 from thicket_jax.metrics import Metric, metric
 from thicket_jax.noise import Noise
-from thicket_jax.perturbation import plan
+from thicket_jax.problem import SCORE, Problem, Settings
 from thicket_jax.scoring import Grade, Progress, ScoreFn, Scorer, Scores, concatenate
 from thicket_jax.selection import ranking, top_k
 
 _RANDOM_EXPERTS = 8  # unselected experts whose test answers are kept beside the best ones'
-_SCORE = Metric("score", True, lambda answers, targets: np.asarray(answers, np.float64))
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """What is searched: a model, its data and how answers are made, combined and graded."""
-
-    score_fn: ScoreFn
-    params: Any
-    train: Any
-    predict_fn: Callable[[Any, Any], Any] | None = None
-    test: Any = None
-    targets: np.ndarray | None = None
-    metric: Metric = _SCORE
-    combines: Mapping[str, Combine] = dataclasses.field(default_factory=dict)
-    grade: Grade | None = None
-    exhibits: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How it is searched and where it is written; nothing here changes an expert or its rank."""
-
-    k: tuple[int, ...]
-    block_size: int | str = "auto"
-    devices: Sequence[jax.Device] | None = None
-    backend: str = "pmap"
-    keep_items: bool = True
-    run_dir: pathlib.Path | None = None
-    resume: bool = False
-    progress: Progress | None = None
-    draw: Callable[..., Any] | None = None
-    setup_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +167,9 @@ def execute(
     first = jax.process_index() == 0
     block_size = settings.block_size
     if run_dir is not None:
-        block_size = dv.from_first(_on_first(lambda: _before(run_dir, settings), block_size))
+        block_size = dv.from_first(
+            _on_first(lambda: manifest.before(run_dir, settings), block_size)
+        )
     mapper = dv.mapper(settings.devices, settings.backend, problem.params)
     if jax.process_count() > 1:
         inputs = runlog.fingerprint((problem.params, problem.train, problem.test))
@@ -221,10 +190,10 @@ def execute(
         most=None if run_dir is None else runlog.most_per_call(len(experts)),
     )
     scorer.map.prepare()
-    config = _config(problem, experts, settings, about, scorer) if first else {}
+    config = manifest.config_of(problem, experts, settings, about, scorer) if first else {}
     log = None
     if run_dir is not None:
-        log = _on_first(lambda: _open_log(run_dir, settings, config, len(experts)), None)
+        log = _on_first(lambda: manifest.open_log(run_dir, settings, config, len(experts)), None)
     base, scores, score_seconds = _score(scorer, experts, log, settings.progress)
     kept = top_k(experts, scores, max(settings.k))
 
@@ -244,10 +213,10 @@ def execute(
     }
     table: dict[str, Any] = {}
     if first:
-        record = _record(problem, experts, scores, base, answers, config, timing)
+        record = manifest.record_of(problem, experts, scores, base, answers, config, timing)
         table = report.build_results(record, metric=problem.metric, rules=problem.combines)
         if run_dir is not None:
-            _write(record, run_dir)
+            manifest.write(record, run_dir)
             report.write(record, run_dir, table, draw=settings.draw, metric=problem.metric)
     predict = None
     if predictor is not None:
@@ -346,77 +315,6 @@ def _answers(
     return {"answers": out[:K], "base_answers": out[K], "random_answers": out[K + 1 :]}
 
 
-def _config(
-    problem: Problem,
-    experts: Population,
-    settings: Settings,
-    about: Mapping[str, Any],
-    scorer: Scorer,
-) -> dict[str, Any]:
-    import thicket_jax
-
-    law = plan(problem.params, experts.noise)
-    return {
-        **about,
-        "metric": problem.metric.name,
-        "combines": list(problem.combines),
-        "versions": {"thicket_jax": thicket_jax.__version__, "jax": jax.__version__},
-        "platform": scorer.map.mapper.devices[0].platform,
-        "prng": experts.to_json()["prng"],
-        "key": experts.to_json()["key"],
-        "noise": experts.noise.to_json(),
-        "leaves": {
-            "perturbed": sum(law.chosen),
-            "left_out": [f"{path}: {reason}" for path, reason in law.skipped],
-        },
-        "devices": scorer.map.mapper.count,
-        "backend": scorer.map.mapper.backend,
-        "block_size": scorer.map.block,
-        "fingerprints": {
-            "params": runlog.fingerprint(problem.params),
-            "train": runlog.fingerprint(problem.train),
-            "test": runlog.fingerprint((problem.test, problem.targets)),
-            "population": runlog.fingerprint((experts.ids, experts.sigmas, experts.signs)),
-        },
-    }
-
-
-def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a config that must be equal for a run to be resumed."""
-    names = ("task", "options", "metric", "combines", "versions", "platform", "prng", "key")
-    return {name: config[name] for name in (*names, "noise", "fingerprints")}
-
-
-def _before(run_dir: pathlib.Path, settings: Settings) -> int | str:
-    """Checks the run directory before anything expensive; returns the block size to use."""
-    if not settings.resume:
-        runlog.check_new(run_dir)
-        return settings.block_size
-    config = runlog.read_json(run_dir / "config.json")
-    if (run_dir / "results.json").exists():
-        raise RunError(
-            f"{run_dir} is finished; thicket report {run_dir} makes its tables and figures again"
-        )
-    if settings.block_size != "auto":
-        return settings.block_size
-    return int(config["block_size"])
-
-
-def _open_log(
-    run_dir: pathlib.Path, settings: Settings, config: Mapping[str, Any], num: int
-) -> runlog.RunLog:
-    if not settings.resume:
-        return runlog.RunLog.create(run_dir, config, _identity(config), num)
-    stored = runlog.read_json(run_dir / "config.json")
-    changed = runlog.differences(_identity(stored), _identity(config))
-    if changed:
-        raise RunError(
-            f"{run_dir} is a different run and cannot be resumed: {'; '.join(changed)}; undo the "
-            "change or start a new run"
-        )
-    return runlog.RunLog.reopen(run_dir, _identity(config), num)
-
-
 def _on_first(action: Callable[[], Any], otherwise: Any) -> Any:
     """Runs `action` on process 0 alone; if it fails there, every process raises."""
     error: ThicketError | None = None
@@ -432,62 +330,6 @@ def _on_first(action: Callable[[], Any], otherwise: Any) -> Any:
     if message is not None:
         raise RunError(message)
     return result
-
-
-def _record(
-    problem: Problem,
-    experts: Population,
-    scores: Scores,
-    base: Scores,
-    answers: Mapping[str, np.ndarray],
-    config: Mapping[str, Any],
-    timing: Mapping[str, float],
-) -> report.RunRecord:
-    if bool(base.failed[0]):
-        raise ScoreError(
-            "the unperturbed parameters have a NaN or infinite score; check params and score_fn"
-        )
-    rank = np.empty(len(experts), np.int64)
-    rank[ranking(scores)] = np.arange(len(experts))
-    recipe = experts.to_json()
-    columns = {name: recipe.pop(name) for name in ("ids", "sigmas", "signs")}
-    rows = [
-        {
-            "id": columns["ids"][i],
-            "sigma": columns["sigmas"][i],
-            "sign": columns["signs"][i],
-            "score": None if scores.failed[i] else float(scores.values[i]),
-            "failed": bool(scores.failed[i]),
-            "rank": int(rank[i]),
-        }
-        for i in range(len(experts))
-    ]
-    return report.RunRecord(
-        config=dict(config),
-        experts={"population": recipe, "base": {"score": float(base.values[0])}, "experts": rows},
-        train=scores.items,
-        base_train=None if base.items is None else base.items[0],
-        answers=answers.get("answers"),
-        base_answers=answers.get("base_answers"),
-        random_answers=answers.get("random_answers"),
-        targets=problem.targets if answers else None,
-        exhibits=dict(problem.exhibits),
-        timing=dict(timing),
-    )
-
-
-def _write(record: report.RunRecord, run_dir: pathlib.Path) -> None:
-    """Writes experts.json and items.npz: everything that the report reads."""
-    runlog.write_json(run_dir / "experts.json", record.experts)
-    arrays = {
-        name: getattr(record, name)
-        for name in ("train", "base_train", "answers", "base_answers", "random_answers", "targets")
-        if getattr(record, name) is not None
-    }
-    arrays |= {f"exhibit_{name}": value for name, value in record.exhibits.items()}
-    temporary = run_dir / "items.tmp.npz"
-    np.savez_compressed(temporary, **arrays)
-    temporary.replace(run_dir / "items.npz")
 
 
 def _check_test(predict_fn: Any, test: Any, targets: Any, metric_: Any) -> None:
@@ -509,7 +351,7 @@ def _check_test(predict_fn: Any, test: Any, targets: Any, metric_: Any) -> None:
 
 def _metric(value: str | Callable[..., Any] | None) -> Metric:
     if value is None:
-        return _SCORE
+        return SCORE
     if callable(value):
         return Metric(_name(value), True, value)
     return metric(value)

@@ -1,0 +1,126 @@
+"""The options of the commands, and how words become options: one line for what cannot."""
+
+import contextlib
+import dataclasses
+import io
+import re
+from typing import Any
+
+from thicket_jax.errors import ArgumentError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where and how a run executes; nothing here changes an expert."""
+
+    block_size: str = "auto"
+    """Experts per vmap, or auto."""
+    backend: str = "pmap"
+    """pmap, shard_map or none."""
+    cpu_devices: int = 0
+    """On a CPU: split the machine into so many devices; 0 is one per core, 8 at most."""
+    coordinator: str | None = None
+    """Address (host:port) of process 0, for several processes."""
+    processes: int | None = None
+    """Number of processes."""
+    process_id: int | None = None
+    """This process's number, from 0."""
+    distributed: bool = False
+    """Several processes whose addresses the platform knows (a TPU pod, a cluster)."""
+    quiet: bool = False
+    """Print the result only."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Out:
+    """Where a run is written."""
+
+    out: str | None = None
+    """Run directory; default runs/TASK-DATE-TIME."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Options of `thicket report`."""
+
+    k: tuple[int, ...] | None = None
+    """Ensemble sizes; default those of the run."""
+    vote: str | None = None
+    """Combine rule: one of the run's own, or majority_vote, mean, median, mean_probs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Options of `thicket export`."""
+
+    to: str
+    """Folder to write the checkpoint to; must not exist."""
+    rank: int | None = None
+    """Export the expert of this rank; 1 is the best."""
+    merge: int | None = None
+    """Export the merge of the best so many experts."""
+
+
+def parse(kind: Any, words: list[str], prog: str) -> Any:
+    """Parses options with tyro; a parse error is one line."""
+    import tyro
+
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def _lists(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+        if info.type == tuple[int, ...]:
+            return _comma_list(int)
+        return _comma_list(float) if info.type == tuple[float, ...] else None
+
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, args=words, prog=prog, registry=registry)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise Help from None
+        raise ArgumentError(_one_line(errors.getvalue(), prog)) from None
+
+
+def _comma_list(item: type) -> Any:
+    import tyro
+
+    def read(words: list[str]) -> tuple:
+        try:
+            return tuple(item(word) for word in words[0].split(",") if word.strip())
+        except ValueError:
+            raise ValueError(
+                f"{words[0]!r} is not a comma-separated list of {item.__name__}s"
+            ) from None
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{item.__name__.upper()},...",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(str(x) for x in value)],
+    )
+
+
+class Help(Exception):  # noqa: N818
+    """Help was asked for and printed."""
+
+
+def _one_line(text: str, prog: str) -> str:
+    """Reduces tyro's framed message to its words: no frame, title or help text."""
+    inside = [line.strip("│╰╯─ ").strip() for line in text.splitlines() if line[:1] not in "╭"]
+    words = " ".join(" ".join(inside).split())
+    words = re.split(r"Argument helptext|For full helptext|─", words)[0]
+    words = re.sub(r"Perhaps you meant: (--[\w-]+).*", r"perhaps you meant \1", words)
+    return f"{words.strip().rstrip('.')}; see {prog} --help"
+
+
+def block_size(text: str) -> int | str:
+    """Reads --block-size."""
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentError(f"--block-size {text} must be a whole number or auto") from None

@@ -1,0 +1,146 @@
+"""What a run directory says of its run: config, identity, experts.json and items.npz."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from thicket_jax import report, runlog
+from thicket_jax.errors import RunError, ScoreError
+from thicket_jax.experts import Population
+from thicket_jax.perturbation import plan
+from thicket_jax.problem import Problem, Settings
+from thicket_jax.scoring import Scorer, Scores
+from thicket_jax.selection import ranking
+
+
+def config_of(
+    problem: Problem,
+    experts: Population,
+    settings: Settings,
+    about: Mapping[str, Any],
+    scorer: Scorer,
+) -> dict[str, Any]:
+    """Returns config.json: what the run is about, versions, key, noise law and fingerprints."""
+    import thicket_jax
+
+    law = plan(problem.params, experts.noise)
+    return {
+        **about,
+        "metric": problem.metric.name,
+        "combines": list(problem.combines),
+        "versions": {"thicket_jax": thicket_jax.__version__, "jax": jax.__version__},
+        "platform": scorer.map.mapper.devices[0].platform,
+        "prng": experts.to_json()["prng"],
+        "key": experts.to_json()["key"],
+        "noise": experts.noise.to_json(),
+        "leaves": {
+            "perturbed": sum(law.chosen),
+            "left_out": [f"{path}: {reason}" for path, reason in law.skipped],
+        },
+        "devices": scorer.map.mapper.count,
+        "backend": scorer.map.mapper.backend,
+        "block_size": scorer.map.block,
+        "fingerprints": {
+            "params": runlog.fingerprint(problem.params),
+            "train": runlog.fingerprint(problem.train),
+            "test": runlog.fingerprint((problem.test, problem.targets)),
+            "population": runlog.fingerprint((experts.ids, experts.sigmas, experts.signs)),
+        },
+    }
+
+
+def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a config that must be equal for a run to be resumed."""
+    names = ("task", "options", "metric", "combines", "versions", "platform", "prng", "key")
+    return {name: config[name] for name in (*names, "noise", "fingerprints")}
+
+
+def before(run_dir: pathlib.Path, settings: Settings) -> int | str:
+    """Checks the run directory before anything expensive; returns the block size to use."""
+    if not settings.resume:
+        runlog.check_new(run_dir)
+        return settings.block_size
+    config = runlog.read_json(run_dir / "config.json")
+    if (run_dir / "results.json").exists():
+        raise RunError(
+            f"{run_dir} is finished; thicket report {run_dir} makes its tables and figures again"
+        )
+    if settings.block_size != "auto":
+        return settings.block_size
+    return int(config["block_size"])
+
+
+def open_log(
+    run_dir: pathlib.Path, settings: Settings, config: Mapping[str, Any], num: int
+) -> runlog.RunLog:
+    """Starts the run's log, or goes on with it if it is the same run; see `runlog`."""
+    if not settings.resume:
+        return runlog.RunLog.create(run_dir, config, identity_of(config), num)
+    stored = runlog.read_json(run_dir / "config.json")
+    changed = runlog.differences(identity_of(stored), identity_of(config))
+    if changed:
+        raise RunError(
+            f"{run_dir} is a different run and cannot be resumed: {'; '.join(changed)}; undo the "
+            "change or start a new run"
+        )
+    return runlog.RunLog.reopen(run_dir, identity_of(config), num)
+
+
+def record_of(
+    problem: Problem,
+    experts: Population,
+    scores: Scores,
+    base: Scores,
+    answers: Mapping[str, np.ndarray],
+    config: Mapping[str, Any],
+    timing: Mapping[str, float],
+) -> report.RunRecord:
+    """Puts what a search found into the record that the report reads."""
+    if bool(base.failed[0]):
+        raise ScoreError(
+            "the unperturbed parameters have a NaN or infinite score; check params and score_fn"
+        )
+    rank = np.empty(len(experts), np.int64)
+    rank[ranking(scores)] = np.arange(len(experts))
+    recipe = experts.to_json()
+    columns = {name: recipe.pop(name) for name in ("ids", "sigmas", "signs")}
+    rows = [
+        {
+            "id": columns["ids"][i],
+            "sigma": columns["sigmas"][i],
+            "sign": columns["signs"][i],
+            "score": None if scores.failed[i] else float(scores.values[i]),
+            "failed": bool(scores.failed[i]),
+            "rank": int(rank[i]),
+        }
+        for i in range(len(experts))
+    ]
+    return report.RunRecord(
+        config=dict(config),
+        experts={"population": recipe, "base": {"score": float(base.values[0])}, "experts": rows},
+        train=scores.items,
+        base_train=None if base.items is None else base.items[0],
+        answers=answers.get("answers"),
+        base_answers=answers.get("base_answers"),
+        random_answers=answers.get("random_answers"),
+        targets=problem.targets if answers else None,
+        exhibits=dict(problem.exhibits),
+        timing=dict(timing),
+    )
+
+
+def write(record: report.RunRecord, run_dir: pathlib.Path) -> None:
+    """Writes experts.json and items.npz: everything that the report reads."""
+    runlog.write_json(run_dir / "experts.json", record.experts)
+    arrays = {
+        name: getattr(record, name)
+        for name in ("train", "base_train", "answers", "base_answers", "random_answers", "targets")
+        if getattr(record, name) is not None
+    }
+    arrays |= {f"exhibit_{name}": value for name, value in record.exhibits.items()}
+    temporary = run_dir / "items.tmp.npz"
+    np.savez_compressed(temporary, **arrays)
+    temporary.replace(run_dir / "items.npz")
