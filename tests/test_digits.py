@@ -1,6 +1,5 @@
 """Task digits: the data set and its preparation, splits, conditions, the net, the task."""
 
-import dataclasses
 import json
 import math
 import pathlib
@@ -23,7 +22,13 @@ from thicket_jax.tasks import digits, digits_figure, image_conditions, image_mod
 from thicket_jax.tasks.digits_dataset import Digits
 
 KEY = jax.random.key(3)
-SMALL = {"pretrain_steps": 40, "train_items": 40, "test_items": 60, "validation_items": 30}
+SMALL = {
+    "condition": "inverted",
+    "pretrain_steps": 40,
+    "train_items": 40,
+    "test_items": 60,
+    "validation_items": 30,
+}
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder):
@@ -545,7 +550,7 @@ def test_a_second_build_finds_the_base_and_keeps_the_test_items(task, cache):
     for leaf, other in zip(*(jax.tree.leaves(t.params) for t in (task, again)), strict=True):
         np.testing.assert_array_equal(leaf, other)
     rotated = digits.build(
-        digits.Options(cache=str(cache), **SMALL, condition="rotated", precision="bfloat16")
+        digits.Options(cache=str(cache), **{**SMALL, "condition": "rotated"}, precision="bfloat16")
     )
     assert rotated.provenance["base"]["cache"] == "hit"  # one base serves every condition
     assert (np.asarray(rotated.test["image"]) != np.asarray(task.test["image"])).any()
@@ -567,8 +572,8 @@ def test_experts_side_by_side_score_as_one_by_one(task):
 
 def test_another_set_becomes_a_task(tmp_path):
     prepare(TinyColour, tmp_path / "tfds")
-    options = digits.Options(cache=str(tmp_path), dataset="tiny_colour", condition="noisy")
-    options = dataclasses.replace(options, **{**SMALL, "pretrain_steps": 2, "test_items": 20})
+    small = {**SMALL, "condition": "noisy", "pretrain_steps": 2, "test_items": 20}
+    options = digits.Options(cache=str(tmp_path), dataset="tiny_colour", **small)
     task = digits.build(options)
     assert task.provenance["items"]["pretrain"] == 120 - 90
     assert task.provenance["dataset"]["version"] == "1.2.0"

@@ -51,9 +51,9 @@ class Options(tasks.Options):
     dataset: str = "digits"
     """digits (scikit-learn's, no download), or an image classification set of
     tensorflow-datasets: mnist, fashion_mnist, cifar10, ..., fetched if it is not prepared."""
-    condition: str = "inverted"
+    condition: str = "rotated"
     """The task: clean, rotated, noisy, inverted or shifted."""
-    pretrain_steps: int = 150
+    pretrain_steps: int = 100
     """Updates of the base model, on batches of 128; more leave experts less to gain."""
     pretrain_items: int | None = None
     """Items that the base is trained on; default: all that are left, at most 8192."""

@@ -66,6 +66,6 @@ def draw(record: Any, folder: pathlib.Path) -> list[tuple[str, str]]:
     caption = (
         f"The first {n} test items as every expert sees them, their class, and the answers of the "
         f"base, of the majority vote of {K} experts (with the share that gave it) and of their "
-        "mean probabilities (with the answer's). Green is right, red is wrong."
+        "mean probabilities (with the answer's). Green is right, orange is wrong."
     )
     return [(name, caption)]
