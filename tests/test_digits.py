@@ -293,7 +293,7 @@ def test_a_set_that_tensorflow_datasets_knows_is_found_where_it_was_prepared(tmp
     ],
 )
 def test_a_set_that_cannot_be_had_is_one_clear_line(tmp_path, monkeypatch, capfd, name, said):
-    # No name resolution and no direct connection but to this machine.
+    # Port 9 of this machine, where nothing listens, is asked directly and not through a proxy.
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(DataError) as error:
         images.open_images(name, tmp_path)

@@ -1,7 +1,8 @@
 """A small convolutional net in Flax NNX for images of any size, and its pretraining.
 
-Under `vmap` over weights the compiler makes grouped convolutions of its layers. On a CPU that is as
-fast as the same net written as matrix products of patches, or faster, and compiles sooner.
+Under `vmap` over weights the compiler makes grouped convolutions of its layers. With one expert a
+block, which is what `block_size="auto"` takes on a CPU, that is as fast as the same net written as
+matrix products of patches on 8×8 images, faster on larger ones, and it compiles sooner.
 """
 
 import dataclasses

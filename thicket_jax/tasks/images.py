@@ -11,7 +11,6 @@ import io
 import logging
 import pathlib
 import re
-import struct
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -25,6 +24,7 @@ import tensorflow_datasets as tfds
 
 from thicket_jax.errors import DataError
 from thicket_jax.tasks import digits_dataset
+from thicket_jax.tasks.tf_records import TfRecords
 
 _CONNECT_SECONDS = 5.0
 _SMALLEST_SIDE = 4
@@ -269,7 +269,7 @@ def _opened(name: str, builder: Any, keys: tuple[str, str]) -> ImageSet:
         split = "train" if "train" in info.splits else min(info.splits)
         expected = info.splits[split].num_examples
         if info.file_format == tfds.core.FileFormat.TFRECORD:
-            source: Any = _TfRecords(info.splits[split].filepaths, info.features)
+            source: Any = TfRecords(info.splits[split].filepaths, info.features)
         else:
             source = builder.as_data_source(split=split)
         found = len(source)
@@ -288,44 +288,6 @@ def _opened(name: str, builder: Any, keys: tuple[str, str]) -> ImageSet:
         _keys=keys,
         _source=source,
     )
-
-
-class _TfRecords:
-    """Random access to TFRecord files, tensorflow-datasets' default format, without TensorFlow.
-
-    A record is its length (8 bytes, little-endian), 4 bytes of checksum, the data, 4 bytes of
-    checksum. Records are found by walking over the lengths; checksums are not verified.
-    """
-
-    def __init__(self, paths: Sequence[Any], features: Any) -> None:
-        self._features = features
-        self._records: list[tuple[str, int, int]] = []
-        for path in map(str, paths):
-            size = pathlib.Path(path).stat().st_size
-            with open(path, "rb") as file:
-                start = 0
-                while start < size:
-                    (length,) = struct.unpack("<Q", file.read(12)[:8])
-                    self._records.append((path, start + 12, length))
-                    start += length + 16
-                    if start > size:
-                        raise ValueError(f"{path} ends within a record")
-                    file.seek(start)
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Mapping[str, Any]]:
-        with contextlib.ExitStack() as stack:
-            files: dict[str, Any] = {}
-            items = []
-            for index in indices:
-                path, start, length = self._records[index]
-                if path not in files:
-                    files[path] = stack.enter_context(open(path, "rb"))
-                files[path].seek(start)
-                items.append(self._features.deserialize_example_np(files[path].read(length)))
-            return items
 
 
 def _first_line(error: BaseException) -> str:
