@@ -39,6 +39,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 MOST_PRETRAIN_ITEMS = 8192
 
 _RECIPE = 1  # raise when a change here changes a base model, so that cached ones are not used
+_PRNG = "threefry2x32"
 _STREAMS = 0x80000001  # experts fold ids below 2**31 and the sigma draw 2**32 - 1 into the root
 
 Batch = dict[str, jax.Array]  # {"image": float32 [B, H, W, channels], "label": int32 [B]}
@@ -163,8 +164,11 @@ def _filled(counts: dict[str, int | None], total: int) -> dict[str, int]:
 
 
 def _stream(options: Options, name: str) -> jax.Array:
-    """The key of one use of randomness; no two uses, and no expert, share a key."""
-    root = jax.random.fold_in(jax.random.key(options.seed, impl=options.prng), _STREAMS)
+    """The key of one use of randomness; no two uses, and no expert, share a key.
+
+    `--prng` is of the experts alone: runs that compare two share their data and their base.
+    """
+    root = jax.random.fold_in(jax.random.key(options.seed, impl=_PRNG), _STREAMS)
     return jax.random.fold_in(root, zlib.crc32(name.encode()))
 
 
@@ -220,7 +224,7 @@ def _base(
         "task": "digits",
         "dataset": f"{images.name} {images.version}",
         "seed": options.seed,
-        "prng": options.prng,
+        "prng": _PRNG,
         "classes": images.classes,
     }
     made = []
