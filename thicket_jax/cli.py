@@ -156,7 +156,7 @@ def _search(
     _start_devices(machine)
     import jax
 
-    from thicket_jax import ensembles, metrics, search
+    from thicket_jax import search
     from thicket_jax.experts import PRNGS, population
     from thicket_jax.noise import Noise
 
@@ -178,18 +178,7 @@ def _search(
     began = time.monotonic()
     task = tasks.module(name).build(options)
     setup = time.monotonic() - began
-    grader = metrics.metric(task.metric)
-    problem = search.Problem(
-        score_fn=task.score_fn,
-        params=task.params,
-        train=task.train,
-        predict_fn=task.predict_fn,
-        test=task.test,
-        targets=task.targets,
-        metric=grader,
-        combines={rule: ensembles.combine_rule(rule) for rule in task.combines},
-        exhibits=task.exhibits,
-    )
+    problem = task.problem()
     about = {
         "task": name,
         "model": task.model,

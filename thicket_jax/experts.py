@@ -166,6 +166,12 @@ def check_experts(name: str, value: Any) -> None:
         raise ArgumentError(f"{name} is empty; it must hold at least one expert")
 
 
+def check_choice(option: str, name: str, known: tuple[str, ...]) -> None:
+    """Raises `ArgumentError`, naming the option and the known values, unless `name` is known."""
+    if name not in known:
+        raise ArgumentError(f"{option}={name!r} is unknown; choose one of: {', '.join(known)}")
+
+
 def check_count(name: str, value: Any) -> int:
     """Returns `value` as an int; anything but a whole number of at least 1 is an error."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:

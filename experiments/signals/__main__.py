@@ -96,8 +96,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check(pairs: Sequence[str], seeds: int) -> None:
     from thicket_jax.errors import ArgumentError
-    from thicket_jax.experts import check_count
-    from thicket_jax.tasks.signal_families import SIGNALS, check_choice
+    from thicket_jax.experts import check_choice, check_count
+    from thicket_jax.tasks.signal_families import SIGNALS
     from thicket_jax.tasks.signals import PRETRAINS
 
     check_count("seeds", seeds)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from thicket_jax import ensembles, metrics, search
+from thicket_jax import search
 from thicket_jax.experts import population
 from thicket_jax.noise import Noise
 from thicket_jax.tasks import signals
@@ -79,16 +79,7 @@ def measure(pair: str, seed: int, size: Size, block_size: int | str = "auto") ->
         options.sigma,
         noise=Noise(options.noise, options.where, options.scale),
     )
-    problem = search.Problem(
-        score_fn=task.score_fn,
-        params=task.params,
-        train=task.train,
-        predict_fn=task.predict_fn,
-        test=task.test,
-        targets=task.targets,
-        metric=metrics.metric(task.metric),
-        combines={rule: ensembles.combine_rule(rule) for rule in task.combines},
-    )
+    problem = task.problem()
     settings = search.Settings(k=options.k, block_size=block_size, setup_seconds=setup)
     about = {
         "task": task.name,

@@ -16,11 +16,14 @@ import importlib
 import pathlib
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from thicket_jax.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from thicket_jax.problem import Problem
 
 REGISTRY: dict[str, tuple[str, str]] = {
     "signals": (
@@ -96,6 +99,23 @@ class Task:
     notes: tuple[str, ...] = ()  # sentences the report must say
     exhibits: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # JSON values
+
+    def problem(self) -> "Problem":
+        """Returns what the search takes, with metric and combine rules found by their names."""
+        from thicket_jax import ensembles, metrics
+        from thicket_jax.problem import Problem
+
+        return Problem(
+            score_fn=self.score_fn,
+            params=self.params,
+            train=self.train,
+            predict_fn=self.predict_fn,
+            test=self.test,
+            targets=self.targets,
+            metric=metrics.metric(self.metric),
+            combines={rule: ensembles.combine_rule(rule) for rule in self.combines},
+            exhibits=self.exhibits,
+        )
 
 
 def module(name: str) -> ModuleType:

@@ -24,7 +24,7 @@ import numpy as np
 import optax
 
 from thicket_jax import tasks
-from thicket_jax.experts import PRNGS, check_count
+from thicket_jax.experts import PRNGS, check_choice, check_count
 from thicket_jax.tasks import image_conditions as conditions
 from thicket_jax.tasks import image_model
 from thicket_jax.tasks.base_model import cached
@@ -33,7 +33,6 @@ from thicket_jax.tasks.digits_figure import draw as draw
 from thicket_jax.tasks.image_conditions import CONDITIONS, apply_condition
 from thicket_jax.tasks.image_model import Net, Params, pretrain
 from thicket_jax.tasks.images import ImageSet, open_images, split_items
-from thicket_jax.tasks.signal_families import check_choice
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 MOST_PRETRAIN_ITEMS = 8192

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.errors import ArgumentError
+from thicket_jax.experts import check_choice
 
 START = -2.5
 STEP = 0.1
@@ -129,12 +129,6 @@ def family_batch(name: str, key: jax.Array, num: int, length: int) -> jax.Array:
     """
     check_choice("name", name, SIGNALS)
     return _family_batch(name, key, num, length)
-
-
-def check_choice(option: str, name: str, known: tuple[str, ...]) -> None:
-    """Raises `ArgumentError`, naming the option and the known values, unless `name` is known."""
-    if name not in known:
-        raise ArgumentError(f"{option}={name!r} is unknown; choose one of: {', '.join(known)}")
 
 
 def grid(length: int) -> np.ndarray:

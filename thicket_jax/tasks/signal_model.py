@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from thicket_jax.tasks.signal_families import SAMPLED, check_choice, family_batch
+from thicket_jax.experts import check_choice
+from thicket_jax.tasks.signal_families import SAMPLED, family_batch
 
 CONTEXT = 10
 WIDTHS = (CONTEXT, 128, 128, 128, 128, 1)

@@ -24,13 +24,12 @@ import numpy as np
 import optax
 
 from thicket_jax import tasks
-from thicket_jax.experts import check_count
+from thicket_jax.experts import check_choice, check_count
 from thicket_jax.tasks.base_model import cached
 from thicket_jax.tasks.signal_families import (
     ONE,
     SAMPLED,
     SIGNALS,
-    check_choice,
     family_batch,
 )
 from thicket_jax.tasks.signal_figure import draw as draw
