@@ -15,8 +15,9 @@ import numpy as np
 
 from thicket_jax.errors import ArgumentError, ParameterError
 from thicket_jax.experts import Population, check_key
-from thicket_jax.noise import FAMILIES, Noise
+from thicket_jax.noise import FAMILIES, Family, Noise
 
+_GROUPED_LEAF = 2**17  # elements: smaller leaves of one shape are moved in one loop
 _QUANTISED_SUFFIX = re.compile(r"(scale|scales|scale_inv|zero_point|zero_points|absmax)$")
 
 
@@ -175,10 +176,26 @@ def leaf_noise(expert: Population, path: str, shape: tuple[int, ...]) -> jax.Arr
     no other leaf. A tied law hashes the shape instead of the path.
     """
     family = FAMILIES[expert.noise.family]
-    name = f"shape {tuple(shape)}" if family.tied else path
     key = jax.random.fold_in(expert.key, expert.ids)
-    key = jax.random.fold_in(key, np.uint32(path_hash(name)))
+    key = jax.random.fold_in(key, _folded(family, path, shape))
     return family.draw(key, tuple(shape))
+
+
+def _folded(family: Family, path: str, shape: tuple[int, ...]) -> np.uint32:
+    return np.uint32(path_hash(f"shape {tuple(shape)}" if family.tied else path))
+
+
+def _groups(leaves: dict[int, jax.Array]) -> list[list[int]]:
+    """Returns the leaves that are moved in one loop: small ones of one shape and dtype.
+
+    A leaf's generator is code of its own to compile; a loop has it once. Large leaves stay alone,
+    so that nothing of theirs is copied.
+    """
+    groups: dict[Any, list[int]] = {}
+    for i, leaf in leaves.items():
+        alone = i if leaf.size > _GROUPED_LEAF else None
+        groups.setdefault((leaf.shape, leaf.dtype, alone), []).append(i)
+    return list(groups.values())
 
 
 def sum_dtype(dtype: Any) -> Any:
@@ -207,17 +224,31 @@ def apply_noise(params: Any, expert: Population, scales: tuple[Any, ...]) -> Any
         (expert.ids, expert.sigmas, expert.signs, scales)
     )
     expert = Population(expert.key, ids, sigmas, signs, expert.noise)
-    out = []
-    for path, use, scale, leaf in zip(law.paths, law.chosen, scales, leaves, strict=True):
-        if not use:
-            out.append(leaf)
-            continue
-        leaf = jnp.asarray(leaf)
+    family = FAMILIES[expert.noise.family]
+    chosen = [i for i, use in enumerate(law.chosen) if use]
+    hashes = [_folded(family, law.paths[i], np.shape(leaves[i])) for i in chosen]
+    root = jax.random.fold_in(expert.key, expert.ids)
+    keys = jax.lax.map(lambda leaf_hash: jax.random.fold_in(root, leaf_hash), np.stack(hashes))
+    sigma = expert.signs * expert.sigmas
+
+    def move(row: tuple) -> jax.Array:
+        leaf, key, scale = row
         wide = sum_dtype(leaf.dtype)
-        factor = expert.signs * expert.sigmas * scale
-        epsilon = leaf_noise(expert, path, leaf.shape)
-        moved = leaf.astype(wide) + factor.astype(wide) * epsilon.astype(wide)
-        out.append(moved.astype(leaf.dtype))
+        epsilon = family.draw(key, leaf.shape)
+        moved = leaf.astype(wide) + (sigma * scale).astype(wide) * epsilon.astype(wide)
+        return moved.astype(leaf.dtype)
+
+    rows = {i: (jnp.asarray(leaves[i]), keys[n], scales[i]) for n, i in enumerate(chosen)}
+    out = list(leaves)
+    for members in _groups({i: leaf for i, (leaf, _, _) in rows.items()}):
+        if len(members) == 1:
+            out[members[0]] = move(rows[members[0]])
+            continue
+        # The same arithmetic in a loop: a leaf's bits do not depend on who shares its shape.
+        stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *(rows[i] for i in members))
+        moved = jax.lax.map(move, stacked)
+        for n, i in enumerate(members):
+            out[i] = moved[n]
     return jax.tree_util.tree_unflatten(structure, out)
 
 
