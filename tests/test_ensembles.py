@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import thicket_jax as tj
-from thicket_jax.ensembles import COMBINES, combine_rule
+from thicket_jax.ensembles import COMBINES, combine_rule, weighted_vote, with_weights
 from thicket_jax.errors import ArgumentError
 from thicket_jax.perturbation import leaf_noise
 
@@ -106,10 +106,12 @@ def test_ranks_do_not_matter_to_averages(name):
 
 def test_rules_are_found_by_name():
     assert {name: combine_rule(name) for name in COMBINES} == COMBINES
+    assert combine_rule("weighted_vote") is weighted_vote
     with pytest.raises(ArgumentError) as caught:
         combine_rule("plurality")
     assert str(caught.value) == (
-        "combine='plurality' is unknown; choose one of: majority_vote, mean, median, mean_probs"
+        "combine='plurality' is unknown; choose one of: majority_vote, mean, median, mean_probs, "
+        "weighted_vote"
     )
 
 
@@ -124,7 +126,10 @@ def test_rules_are_found_by_name():
         ([5, 1, 1], 1),
         ([3, 1, 2], 3),
         ([9, 1, 1, 4, 4], 1),
-        ([-1, 0, 0, -1], -1),
+        ([-1, 0, 0, -1], 0),
+        ([-1, -1, -2, 5], 5),
+        ([-1, 4, 6], 4),
+        ([-2, -2, -1], -1),
     ],
 )
 def test_ties_go_to_the_better_ranked_expert(column, winner):
@@ -136,6 +141,41 @@ def test_class_scores_vote_for_their_largest():
     np.testing.assert_array_equal(
         tj.majority_vote(scores), slow("majority_vote", scores.argmax(-1))
     )
+
+
+@pytest.mark.parametrize(
+    ("column", "weights", "winner"),
+    [
+        ([3, 5, 5], [0.9, 0.3, 0.4], 3),
+        ([3, 5, 5], [0.6, 0.3, 0.4], 5),
+        ([3, 5, 5], [0.3, 0.1, 0.2], 3),  # a tie, though 0.1 + 0.2 is more than 0.3 in floats
+        ([5, 3, 5], [0.2, 0.3, 0.1], 5),
+        ([3, 5, 5], [-1, -2, 0], 5),  # nothing is left: equal weights
+        ([3, 5, 5], [0.1, -9, math.nan], 3),
+        ([-1, -1, 4], [9, 9, 0.1], 4),
+        ([-1, 4, -1], [9, 0, 9], 4),  # who weighs nothing is still better than nobody
+        ([-1, -3], [1, 1], -1),
+    ],
+)
+def test_weighted_votes_by_hand(column, weights, winner):
+    votes = np.asarray(column, np.int32)[:, None]
+    assert weighted_vote(votes, weights).tolist() == [winner]
+    assert jax.jit(weighted_vote)(votes, np.float32(weights)).tolist() == [winner]
+    assert with_weights(weighted_vote, weights)(votes).tolist() == [winner]
+
+
+def test_weights_are_for_rules_that_take_them():
+    votes = predictions("majority_vote", 5)
+    assert with_weights(tj.majority_vote, [1, 2, 3]) is tj.majority_vote
+    np.testing.assert_array_equal(weighted_vote(votes, [2.0] * 5), tj.majority_vote(votes))
+    scores = predictions("mean_probs", 3, B=30)
+    np.testing.assert_array_equal(weighted_vote(scores, [0, 7, 0]), scores[1].argmax(-1))
+    with pytest.raises(ArgumentError, match=r"weights \[2\] do not fit predictions of 5 experts"):
+        weighted_vote(votes, [1, 2])
+    with pytest.raises(ArgumentError, match="weighted_vote got float32.* integer labels"):
+        weighted_vote(votes.astype(np.float32), [1] * 5)
+    with pytest.raises(ArgumentError, match="combine=weighted_vote needs weights; pass lambda"):
+        tj.ensemble(apply, PARAMS, tj.population(KEY, 2, 0.1), combine=weighted_vote)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from thicket_jax.errors import ArgumentError, RunError
 ARRAYS = ("train", "base_train", "answers", "base_answers", "random_answers", "targets")
 KEYS = {
     "task", "model", "num", "k", "sigma", "noise", "seed", "metric", "higher_is_better", "base",
-    "best", "ensemble", "density", "failed", "timing", "provenance",
+    "best", "ensemble", "baselines", "density", "failed", "timing", "provenance",
 }  # fmt: skip
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import thicket_jax as tj
-from thicket_jax import blocks, devices
+from thicket_jax import blocks, devices, scoring
+from thicket_jax.ensembles import Predictor
 from thicket_jax.errors import ArgumentError, MemoryLimitError, ScoreError
 
 PARAMS = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(3,)), jnp.float32)}
@@ -126,6 +127,60 @@ def test_grading_on_the_host():
     slow = np.stack([np.asarray(answers(tj.perturb(PARAMS, e), BATCH)) for e in experts])
     np.testing.assert_array_equal(scores.items, (slow % 2 == 0).astype(np.float32))
     assert sum(seen) == 30 and len(seen) > 1
+
+
+def test_a_grade_may_record_answers_and_columns():
+    experts = population(30)
+
+    def grade(outputs):
+        items = np.where(outputs[:, :1] > outputs[0, 0], np.nan, outputs).astype(np.float32)
+        texts = outputs.astype(str).astype(object)
+        return scoring.Graded(items, texts, {"twice": 2 * outputs}, texts)
+
+    scores = tj.score(per_item, PARAMS, experts, BATCH, grade=grade, block_size=1)
+    assert scores.answers.shape == (30, 5) and scores.answers.dtype == object
+    np.testing.assert_array_equal(scores.columns["twice"], 2 * scores.answers.astype(np.float32))
+    assert scores.columns["twice"].dtype == np.float32
+    np.testing.assert_array_equal(scores.failed, np.isnan(scores.items).any(1))
+    assert 0 < scores.failed.sum() < 30 and np.isneginf(scores.values[scores.failed]).all()
+    dropped = tj.score(
+        per_item, PARAMS, experts, BATCH, grade=grade, block_size=1, keep_items=False
+    )
+    assert (dropped.items, dropped.answers, dropped.columns) == (None, None, {})
+
+
+def test_a_function_may_take_the_expert_s_id():
+    """Under vmap, padding and several devices every expert sees its own id."""
+    experts = population(50)[7:40]
+
+    def with_id(params, batch, expert):
+        return jnp.zeros(5) + expert.astype(jnp.float32) + 0 * per_item(params, batch)
+
+    scorer = scoring.Scorer(
+        with_id, PARAMS, experts, BATCH, mapper=devices.mapper(), block_size=2, with_id=True
+    )
+    found = scoring.concatenate([part for _, part in scorer.stream(experts)])
+    np.testing.assert_array_equal(found.values, np.arange(7, 40))
+    predict = Predictor(
+        with_id, PARAMS, experts, block_size=2, mapper=devices.mapper(), with_id=True
+    )
+    np.testing.assert_array_equal(predict(BATCH)[:, 0], np.arange(7, 40))
+    with pytest.raises(TypeError, match="expert"):
+        scoring.Scorer(with_id, PARAMS, experts, BATCH, mapper=devices.mapper())
+
+
+def test_the_same_map_on_other_data_compiles_nothing(compilations):
+    ready = blocks.expert_map(
+        per_item, PARAMS, BATCH, population(), mapper=devices.mapper(), block_size=2
+    )
+    ready.prepare()
+    list(ready.chunks(population()))
+    before = len(compilations())
+    moved = ready.on({"x": np.asarray(BATCH["x"]) * 2})
+    (chunk,) = moved.chunks(population())
+    assert len(compilations()) == before
+    (old,) = ready.chunks(population())
+    np.testing.assert_allclose(chunk.outputs, 2 * old.outputs, rtol=1e-6)
 
 
 def test_a_grader_of_the_wrong_shape_is_refused():

@@ -46,7 +46,8 @@ class ReportOptions:
     k: tuple[int, ...] | None = None
     """Ensemble sizes; default those of the run."""
     vote: str | None = None
-    """Combine rule: one of the run's own, or majority_vote, mean, median, mean_probs."""
+    """Combine rule: majority, weighted (by train scores), mean, median, mean_probs, or one of the
+    run's own; several with commas."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,19 @@ class ExportOptions:
     """Export the expert of this rank; 1 is the best."""
     merge: int | None = None
     """Export the merge of the best so many experts."""
+
+
+_SHORT = {"majority": "majority_vote", "weighted": "weighted_vote"}
+
+
+def combine_names(text: str | None) -> list[str] | None:
+    """Reads --vote: names of combine rules, or shorter ones for votes; None is the run's own."""
+    if text is None:
+        return None
+    names = [word.strip() for word in text.split(",") if word.strip()]
+    if not names:
+        raise ArgumentError(f"--vote {text!r} names no rule; use majority, weighted, mean, ...")
+    return [_SHORT.get(name, name) for name in names]
 
 
 def parse(kind: Any, words: list[str], prog: str) -> Any:

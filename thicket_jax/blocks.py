@@ -50,20 +50,27 @@ class ExpertMap:
     """A function of (params, data) mapped over experts, with what it needs on the devices.
 
     Attributes:
-      fn: `(params, data) -> tree`, pure.
+      fn: `(params, data) -> tree`, pure; with `with_id`, `(params, data, id) -> tree`.
       shared: (params, data, scales, key), on the devices, put there once.
       noise: the law.
       mapper: over which devices.
       block: experts per vmap, b; halved when a device runs out of memory.
+      with_id: whether `fn` takes the expert's id, int32 [], so that it can fold keys from it.
       compile_seconds: spent compiling so far.
     """
 
-    fn: Callable[[Any, Any], Any]
+    fn: Callable[..., Any]
     shared: tuple[Any, Any, Any, Any]
     noise: Noise
     mapper: dv.Mapper
     block: int
+    with_id: bool = False
     compile_seconds: float = 0.0
+
+    def on(self, data: Any) -> "ExpertMap":
+        """Returns the same function on other data; of the same shapes, it is the same program."""
+        params, _, *rest = self.shared
+        return dataclasses.replace(self, shared=(params, self.mapper.replicate(data), *rest))
 
     def chunks(self, population: Population, most: int | None = None) -> Iterator[Chunk]:
         """Yields the outputs of every expert in order, as numpy.
@@ -119,7 +126,9 @@ class ExpertMap:
         began = time.monotonic()
         while True:
             try:
-                found = _kept_program(self.fn, self.noise, self.mapper, self.block, self.shared)
+                found = _kept_program(
+                    self.fn, self.noise, self.mapper, self.block, self.shared, self.with_id
+                )
                 break
             except jax.errors.JaxRuntimeError as error:
                 if not dv.is_out_of_memory(error):
@@ -165,7 +174,12 @@ _MOST_PROGRAMS = 32
 
 
 def _kept_program(
-    fn: Callable[[Any, Any], Any], noise: Noise, mapper: dv.Mapper, block: int, shared: tuple
+    fn: Callable[..., Any],
+    noise: Noise,
+    mapper: dv.Mapper,
+    block: int,
+    shared: tuple,
+    with_id: bool,
 ) -> tuple[Any, int]:
     """Returns the program for these arguments' shapes, compiled only if it is not kept.
 
@@ -173,9 +187,9 @@ def _kept_program(
     """
     leaves, structure = jax.tree.flatten(shared)
     described = tuple((x.shape, str(x.dtype), x.sharding) for x in leaves)
-    key = (fn, noise, mapper, block, structure, described)
+    key = (fn, noise, mapper, block, structure, described, with_id)
     if key not in _PROGRAMS:
-        _PROGRAMS[key] = _compile(fn, noise, mapper, block, shared)
+        _PROGRAMS[key] = _compile(fn, noise, mapper, block, shared, with_id)
         if len(_PROGRAMS) > _MOST_PROGRAMS:
             _PROGRAMS.popitem(last=False)
     _PROGRAMS.move_to_end(key)
@@ -183,15 +197,21 @@ def _kept_program(
 
 
 def _compile(
-    fn: Callable[[Any, Any], Any], noise: Noise, mapper: dv.Mapper, block: int, shared: tuple
+    fn: Callable[..., Any],
+    noise: Noise,
+    mapper: dv.Mapper,
+    block: int,
+    shared: tuple,
+    with_id: bool,
 ) -> tuple[Any, int]:
     """Compiles the program of a call; returns it with its number of blocks, M."""
-    shapes = jax.eval_shape(fn, *shared[:2])
+    shapes = jax.eval_shape(fn, *shared[:2], *((np.int32(0),) if with_id else ()))
     size = block * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
     num_blocks = int(np.clip(_MOST_OUTPUT_BYTES // max(size, 1), 1, _MOST_BLOCKS))
 
     def one(expert: Population, params: Any, data: Any, scales: Any) -> Any:
-        return fn(apply_noise(params, expert, scales), data)
+        moved = apply_noise(params, expert, scales)
+        return fn(moved, data, expert.ids) if with_id else fn(moved, data)
 
     def program(
         params: Any, data: Any, scales: Any, key: Any, ids: Any, sigmas: Any, signs: Any, count: Any
@@ -202,7 +222,11 @@ def _compile(
         def run(columns: tuple) -> Any:
             ids, sigmas, signs = columns
             experts = Population(key, ids, sigmas, signs, noise)
-            return over_block(experts, params, data, scales)
+            if block > 1:
+                return over_block(experts, params, data, scales)
+            # A mapped axis of one changes layouts for the worse, copying what a loop carries.
+            outputs = one(experts[0], params, data, scales)
+            return jax.tree.map(lambda x: x[None], outputs)
 
         def skip(_: tuple) -> Any:
             return jax.tree.map(lambda x: jnp.zeros((block, *x.shape), x.dtype), shapes)
@@ -226,7 +250,7 @@ def _compile(
 
 
 def expert_map(
-    fn: Callable[[Any, Any], Any],
+    fn: Callable[..., Any],
     params: Any,
     data: Any,
     population: Population,
@@ -234,6 +258,7 @@ def expert_map(
     mapper: dv.Mapper,
     block_size: int | str = "auto",
     most: int | None = None,
+    with_id: bool = False,
 ) -> ExpertMap:
     """Puts parameters and data on the devices and chooses the block size.
 
@@ -247,6 +272,7 @@ def expert_map(
         accelerator's free memory; a CPU core's own cache, where larger blocks are slower).
       most: with `"auto"`, experts in one block on all devices at most, so that a caller can log
         that often; default N.
+      with_id: call `fn(params, data, id)` with the expert's id, int32 [].
 
     Raises:
       MemoryLimitError: one expert needs more memory than the device has free.
@@ -256,9 +282,9 @@ def expert_map(
     fair = max(1, -(-len(population) // mapper.count))
     if block_size != "auto":
         block = min(check_count("block_size", block_size), fair)
-        return ExpertMap(fn, shared, population.noise, mapper, block)
+        return ExpertMap(fn, shared, population.noise, mapper, block, with_id)
     fair = min(fair, _MOST_BLOCK, max(1, (most or len(population)) // mapper.count))
-    chosen = ExpertMap(fn, shared, population.noise, mapper, 1)
+    chosen = ExpertMap(fn, shared, population.noise, mapper, 1, with_id)
     device = mapper.devices[0]
     outputs, one = dv.program_bytes(chosen._program()[0])
     free = dv.free_bytes(device)

@@ -235,6 +235,12 @@ def free_bytes(device: jax.Device) -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def memory_bytes(device: jax.Device) -> int:
+    """Returns the memory that this program may use on `device`, in bytes; on a CPU what is free."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    return int(stats["bytes_limit"]) if stats and "bytes_limit" in stats else free_bytes(device)
+
+
 def working_bytes(device: jax.Device) -> int:
     """Returns the bytes that a block's temporaries may take on `device`.
 

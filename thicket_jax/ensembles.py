@@ -3,6 +3,7 @@
 A combine rule is a function of predictions [K, B, ...], best expert first, to [B, ...].
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -15,6 +16,8 @@ from thicket_jax.blocks import ExpertMap, expert_map
 from thicket_jax.errors import ArgumentError
 from thicket_jax.experts import Population, check_experts
 from thicket_jax.perturbation import leaf_noise, leaf_scales, plan, sum_dtype
+
+TIE = 1e-6  # votes whose weights are this close, relative to the larger, are tied
 
 
 class Combine(Protocol):
@@ -36,6 +39,7 @@ def majority_vote(predictions: Any) -> jax.Array:
     """Returns the most common answer: int [B].
 
     Ties go to the better-ranked expert: of the tied answers, the one that the best expert gave.
+    A negative label abstains; where everybody does, the answer is −1.
 
     Args:
       predictions: integer labels [K, B], or class scores [K, B, C], of which the argmax votes.
@@ -43,20 +47,66 @@ def majority_vote(predictions: Any) -> jax.Array:
     Raises:
       ArgumentError: neither of these.
     """
+    votes = _labels("majority_vote", predictions)
+    return _winner(votes, jnp.ones(len(votes), jnp.float32))
+
+
+def weighted_vote(predictions: Any, weights: Any) -> jax.Array:
+    """Returns the answer of the largest total weight: int [B].
+
+    Ties, to 6 digits, and abstention as in `majority_vote`.
+
+    Args:
+      predictions: as in `majority_vote`.
+      weights: float [K], such as the experts' scores on the training items. Below 0 and NaN count
+        as 0; if nothing is left, all are equal.
+
+    Raises:
+      ArgumentError: predictions of another kind, or not one weight an expert.
+
+    Example:
+      >>> weighted_vote(jnp.asarray([[3], [5], [5]]), [0.9, 0.3, 0.4]).tolist()
+      [3]
+    """
+    votes = _labels("weighted_vote", predictions)
+    given = jnp.asarray(weights, jnp.float32)
+    if given.shape != votes.shape[:1]:
+        raise ArgumentError(
+            f"weights {list(given.shape)} do not fit predictions of {len(votes)} experts; give one "
+            "each"
+        )
+    given = jnp.where(given > 0, given, 0)
+    return _winner(votes, jnp.where(given.sum() > 0, given, jnp.ones_like(given)))
+
+
+def _labels(rule: str, predictions: Any) -> jax.Array:
     votes = jnp.asarray(predictions)
     if votes.ndim == 3:
         votes = votes.argmax(-1)
     if votes.ndim != 2 or jnp.issubdtype(votes.dtype, jnp.floating):
         raise ArgumentError(
-            f"majority_vote got {votes.dtype}{list(votes.shape)}; it takes integer labels [K, B] "
+            f"{rule} got {votes.dtype}{list(votes.shape)}; it takes integer labels [K, B] "
             "or class scores [K, B, C]; use mean or median for numbers"
         )
+    return votes
 
-    def add(counts: jax.Array, vote: jax.Array) -> tuple[jax.Array, None]:
-        return counts + (votes == vote[None]).astype(jnp.int32), None
 
-    counts, _ = jax.lax.scan(add, jnp.zeros(votes.shape, jnp.int32), votes)
-    return jnp.take_along_axis(votes, counts.argmax(0)[None], 0)[0]
+@jax.jit
+def _winner(votes: jax.Array, weights: jax.Array) -> jax.Array:
+    """The label of the largest weight; of tied ones, the one that the best expert gave."""
+
+    def add(totals: jax.Array, row: tuple) -> tuple[jax.Array, None]:
+        vote, weight = row
+        return totals + jnp.where(votes == vote[None], weight, 0), None
+
+    totals, _ = jax.lax.scan(add, jnp.zeros(votes.shape, jnp.float32), (votes, weights))
+    signed = jnp.issubdtype(votes.dtype, jnp.signedinteger)
+    if signed:
+        totals = jnp.where(votes < 0, -1, totals)
+    # Equal totals of weights may differ by rounding; counts are whole and exact.
+    best = (totals >= totals.max(0, keepdims=True) * (1 - TIE)).argmax(0)
+    found = jnp.take_along_axis(votes, best[None], 0)[0]
+    return jnp.maximum(found, -1) if signed else found
 
 
 def mean(predictions: Any) -> jax.Array:
@@ -93,13 +143,28 @@ COMBINES: dict[str, Combine] = {
     "median": median,
     "mean_probs": mean_probs,
 }
+WEIGHTED: dict[str, Callable[[Any, Any], Any]] = {"weighted_vote": weighted_vote}
+"""Rules that take each expert's score on the training items as well; see `with_weights`."""
+RULES: dict[str, Callable[..., Any]] = {**COMBINES, **WEIGHTED}
 
 
-def combine_rule(name: str) -> Combine:
+def combine_rule(name: str) -> Callable[..., Any]:
     """Returns the combine rule called `name`; an unknown name is an `ArgumentError`."""
-    if name not in COMBINES:
-        raise ArgumentError(f"combine={name!r} is unknown; choose one of: {', '.join(COMBINES)}")
-    return COMBINES[name]
+    if name not in RULES:
+        raise ArgumentError(f"combine={name!r} is unknown; choose one of: {', '.join(RULES)}")
+    return RULES[name]
+
+
+def with_weights(rule: Callable[..., Any], weights: Any) -> Combine:
+    """Returns a rule of predictions alone: a weighted rule with its weights, others as they are.
+
+    Args:
+      rule: a combine rule, or one of `WEIGHTED`.
+      weights: float [K], the scores of the experts whose predictions it will get.
+    """
+    if rule in WEIGHTED.values():
+        return functools.partial(rule, weights=weights)
+    return rule
 
 
 class Predictor:
@@ -110,19 +175,20 @@ class Predictor:
 
     def __init__(
         self,
-        apply_fn: Callable[[Any, Any], Any],
+        apply_fn: Callable[..., Any],
         params: Any,
         experts: Population,
         *,
         block_size: int | str = "auto",
         mapper: dv.Mapper,
+        with_id: bool = False,
     ) -> None:
-        """Takes what `ensemble` takes."""
+        """Takes what `ensemble` takes; `with_id` is that of `expert_map`."""
         check_experts("experts", experts)
         plan(params, experts.noise)
         self.apply_fn, self.experts, self.mapper = apply_fn, experts, mapper
         self.params = mapper.replicate(params)
-        self.block_size = block_size
+        self.block_size, self.with_id = block_size, with_id
         self._maps: dict[Any, ExpertMap] = {}
 
     def __call__(self, batch: Any) -> Any:
@@ -138,6 +204,7 @@ class Predictor:
                 self.experts,
                 mapper=self.mapper,
                 block_size=self.block_size,
+                with_id=self.with_id,
             )
         ready = self._maps[shape]
         ready.shared = (ready.shared[0], self.mapper.replicate(batch), *ready.shared[2:])
@@ -177,6 +244,9 @@ def ensemble(
     """
     if not callable(combine):
         raise ArgumentError(f"combine={combine!r} is not a function; pass tj.majority_vote or such")
+    if combine in WEIGHTED.values():
+        name = getattr(combine, "__name__", "")
+        raise ArgumentError(f"combine={name} needs weights; pass lambda x: {name}(x, weights)")
     predictor = Predictor(
         apply_fn,
         params,

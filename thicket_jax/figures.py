@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thicket_jax.report_text import experts_label, measured, rule_label, short, sigma_label
+from thicket_jax.report_numbers import experts_label, measured, rule_label, short, sigma_label
 from thicket_jax.run_record import RunRecord
 
 if TYPE_CHECKING:

@@ -46,10 +46,17 @@ def config_of(
         "fingerprints": {
             "params": runlog.fingerprint(problem.params),
             "train": runlog.fingerprint(problem.train),
-            "test": runlog.fingerprint((problem.test, problem.targets)),
+            "test": runlog.fingerprint(test_of(problem)),
             "population": runlog.fingerprint((experts.ids, experts.sigmas, experts.signs)),
         },
     }
+
+
+def test_of(problem: Problem) -> Any:
+    """Returns all that test answers are made from and graded against, as one pytree."""
+    if problem.answering is None:
+        return problem.test, problem.targets
+    return problem.answering.pieces, problem.answering.sampled
 
 
 def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,11 +101,14 @@ def record_of(
     experts: Population,
     scores: Scores,
     base: Scores,
-    answers: Mapping[str, np.ndarray],
+    answers: Mapping[str, Any],
     config: Mapping[str, Any],
     timing: Mapping[str, float],
 ) -> report.RunRecord:
-    """Puts what a search found into the record that the report reads."""
+    """Puts what a search found into the record that the report reads.
+
+    `answers` are the fields of `RunRecord` that the test items gave; empty without any.
+    """
     if bool(base.failed[0]):
         raise ScoreError(
             "the unperturbed parameters have a NaN or infinite score; check params and score_fn"
@@ -123,10 +133,11 @@ def record_of(
         experts={"population": recipe, "base": {"score": float(base.values[0])}, "experts": rows},
         train=scores.items,
         base_train=None if base.items is None else base.items[0],
-        answers=answers.get("answers"),
-        base_answers=answers.get("base_answers"),
-        random_answers=answers.get("random_answers"),
-        targets=problem.targets if answers else None,
+        train_strings=scores.answers,
+        base_train_strings=None if base.answers is None else base.answers[0],
+        train_columns=scores.columns,
+        base_train_columns={name: column[0] for name, column in base.columns.items()},
+        **answers,
         exhibits=dict(problem.exhibits),
         timing=dict(timing),
     )
@@ -135,12 +146,6 @@ def record_of(
 def write(record: report.RunRecord, run_dir: pathlib.Path) -> None:
     """Writes experts.json and items.npz: everything that the report reads."""
     runlog.write_json(run_dir / "experts.json", record.experts)
-    arrays = {
-        name: getattr(record, name)
-        for name in ("train", "base_train", "answers", "base_answers", "random_answers", "targets")
-        if getattr(record, name) is not None
-    }
-    arrays |= {f"exhibit_{name}": value for name, value in record.exhibits.items()}
     temporary = run_dir / "items.tmp.npz"
-    np.savez_compressed(temporary, **arrays)
+    np.savez_compressed(temporary, **record.arrays())  # type: ignore[arg-type]
     temporary.replace(run_dir / "items.npz")

@@ -28,8 +28,22 @@ class Metric:
 
 
 def _accuracy(answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The share of right labels; or, of classes of answers, each one's outcome.
+
+    Args:
+      answers: labels [B], or class scores [B, C] of labels; or classes of answers, integer [B],
+        of which negative ones abstain.
+      targets: labels [B]; or float [B, C], the outcome of answering item b with class c.
+    """
+    if np.issubdtype(answers.dtype, np.integer) and _is_table(answers, targets):
+        found = np.take_along_axis(targets, np.maximum(answers, 0)[..., None], -1)[..., 0]
+        return np.where(answers < 0, 0.0, found.astype(np.float64))
     labels = answers.argmax(-1) if answers.ndim == targets.ndim + 1 else answers
     return (labels == targets).astype(np.float64)
+
+
+def _is_table(answers: np.ndarray, targets: np.ndarray) -> bool:
+    return targets.ndim == answers.ndim + 1 and np.issubdtype(targets.dtype, np.floating)
 
 
 def _mse(answers: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from thicket_jax import analysis, ensembles, figures, report_html, report_text
+from thicket_jax import analysis, baselines, ensembles, figures, report_html, report_text
+from thicket_jax.baselines import Voted
 from thicket_jax.ensembles import Combine
 from thicket_jax.errors import ArgumentError, RunError
 from thicket_jax.metrics import METRICS, Metric
@@ -22,7 +23,8 @@ __all__ = ["RunRecord", "build_results", "load", "sweep", "write"]
 
 TIMES = ("setup_s", "compile_s", "score_s", "ensemble_s", "experts_per_s")
 PROVENANCE = ("versions", "platform", "devices", "backend", "block_size", "leaves", "fingerprints")
-CLASS_RULES = ("majority_vote", "mean_probs")
+VOTES = ("majority_vote", "weighted_vote")
+CLASS_RULES = (*VOTES, "mean_probs")
 
 Draw = Callable[[RunRecord, pathlib.Path], list[tuple[str, str]]]
 
@@ -39,9 +41,9 @@ def sweep(
     Args:
       record: the run.
       ks: ensemble sizes; default the run's own. At most the number of kept experts.
-      combine: name or names of rules in `ensembles.COMBINES`, or one function of [K, B, ...];
-        default the run's own.
-      rules: a program's own rules by name, for names that `ensembles.COMBINES` does not have.
+      combine: name or names of rules in `ensembles.RULES`, or one function of [K, B, ...];
+        default the run's own. Weighted rules take the experts' logged train scores.
+      rules: a program's own rules by name, for names that `ensembles.RULES` does not have.
 
     Returns:
       For every rule and k: `k`, `combine`, `test` and `stderr` in the metric's unit, and
@@ -51,32 +53,49 @@ def sweep(
     Raises:
       ArgumentError: a k or a rule that these answers do not allow.
     """
+    return _rows(record, _votes(record, ks, combine, rules or {}))
+
+
+def _votes(
+    record: RunRecord,
+    ks: Sequence[int] | None,
+    combine: Combine | str | Sequence[str] | None,
+    rules: Mapping[str, Combine],
+) -> list[Voted]:
     if not record.gradable:
         if ks is None:
             return []
         raise ArgumentError("k cannot be swept: this run kept no graded test answers; leave it out")
-    answers, targets, metric = record.answers, record.targets, record.metric
+    answers, targets, weights = record.answers, record.targets, record.kept_scores
     assert answers is not None and targets is not None
-    base = None
-    if record.base_answers is not None:
-        base = metric.per_item(record.base_answers, targets)
-    rows = []
-    for name, rule in _rules(record, combine, rules or {}):
+    votes = []
+    for name, rule in _rules(record, combine, rules):
         for k in _sizes(record, ks, len(answers)):
-            items = metric.per_item(np.asarray(rule(answers[:k])), targets)
-            delta, interval = math.nan, (math.nan, math.nan)
-            if base is not None:
-                delta, interval = analysis.paired_difference(items, base)
-            rows.append(
-                {
-                    "k": k,
-                    "combine": name,
-                    "test": float(items.mean()),
-                    "stderr": analysis.standard_error(items),
-                    "delta_vs_base": delta,
-                    "delta_ci95": list(interval),
-                }
-            )
+            joined = ensembles.with_weights(rule, weights[:k])(answers[:k])
+            items = record.metric.per_item(np.asarray(joined), targets)
+            votes.append(Voted(k, name, rule, items))
+    return votes
+
+
+def _rows(record: RunRecord, votes: Sequence[Voted]) -> list[dict[str, Any]]:
+    base = None
+    if record.base_answers is not None and record.targets is not None:
+        base = record.metric.per_item(record.base_answers, record.targets)
+    rows = []
+    for vote in votes:
+        delta, interval = math.nan, (math.nan, math.nan)
+        if base is not None:
+            delta, interval = analysis.paired_difference(vote.items, base)
+        rows.append(
+            {
+                "k": vote.k,
+                "combine": vote.combine,
+                "test": float(vote.items.mean()),
+                "stderr": analysis.standard_error(vote.items),
+                "delta_vs_base": delta,
+                "delta_ci95": list(interval),
+            }
+        )
     return _json(rows)
 
 
@@ -91,7 +110,8 @@ def build_results(
     """Returns what results.json holds: JSON values, every number in the metric's own unit.
 
     Base, best and ensemble are graded by the same metric. A number that is unknown or not finite
-    is None. Without test answers `test` is None and `ensemble` is empty.
+    is None. Without test answers `test` is None and `ensemble` is empty. `baselines` and `gains`
+    are those of `thicket_jax.baselines`; `gains` is absent where answers were read in one way.
 
     Args:
       record: the run.
@@ -118,7 +138,8 @@ def build_results(
         best_test = metric.per_item(record.answers[0], record.targets)
     best = record.experts["experts"][int(np.argmin(record.ranks))]
     rows = analysis.density(record.scores, failed, record.sigmas, record.base_score)
-    ensemble = sweep(record, ks, combine, rules=rules)
+    votes = _votes(record, ks, combine, rules or {})
+    ensemble, gains = _rows(record, votes), baselines.gains(record, votes)
     population = record.experts["population"]
     return _json(
         {
@@ -139,6 +160,8 @@ def build_results(
                 **_graded(best_test),
             },
             "ensemble": ensemble,
+            "baselines": baselines.compare(record, votes),
+            **({} if gains is None else {"gains": gains}),
             "density": [{**row, "mean": unit(row["mean"])} for row in rows],
             "failed": int(failed.sum()),
             "timing": {name: record.timing.get(name) for name in TIMES},
@@ -222,19 +245,19 @@ def _rules(
     record: RunRecord,
     combine: Combine | str | Sequence[str] | None,
     own: Mapping[str, Combine],
-) -> list[tuple[str, Combine]]:
+) -> list[tuple[str, Callable[..., Any]]]:
     if callable(combine):
         return [(getattr(combine, "__name__", "function"), combine)]
     names = (list(own) or record.config["combines"]) if combine is None else combine
     names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    fitting = [name for name in ensembles.COMBINES if _fits(name, record)]
-    known = {**{name: ensembles.COMBINES[name] for name in fitting}, **own}
+    fitting = [name for name in ensembles.RULES if _fits(name, record)]
+    known = {**{name: ensembles.RULES[name] for name in fitting}, **own}
     for name in names:
         if name not in known:
             assert record.answers is not None
             shape = f"{record.answers.dtype}{list(record.answers.shape)}"
             why = f"does not fit answers {shape} graded by {record.metric.name}"
-            if name not in ensembles.COMBINES:
+            if name not in ensembles.RULES:
                 why = "is not a rule of this package"
             raise ArgumentError(f"combine={name!r} {why}; choose one of: {', '.join(known)}")
     return [(name, known[name]) for name in names]
@@ -246,7 +269,7 @@ def _fits(name: str, record: RunRecord) -> bool:
     if record.metric.name == "mse":
         return name not in CLASS_RULES
     if record.metric.name == "accuracy":
-        return name == "majority_vote" or record.answers.ndim - 1 > record.targets.ndim
+        return name in VOTES or record.answers.ndim - 1 > record.targets.ndim
     return True
 
 

@@ -4,13 +4,13 @@
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from thicket_jax import analysis, ensembles
+from thicket_jax.report_baselines import equal_inference, form_and_reasoning
 from thicket_jax.report_html import (
     Block,
     Bullets,
@@ -22,6 +22,14 @@ from thicket_jax.report_html import (
     Tiles,
     Title,
 )
+from thicket_jax.report_numbers import (
+    difference,
+    experts_label,
+    measured,
+    rule_label,
+    short,
+    sigma_label,
+)
 from thicket_jax.run_record import RunRecord
 
 BEST_SHOWN = 10
@@ -31,67 +39,6 @@ STAGES = {
     "score_s": "scoring the experts",
     "ensemble_s": "answers of the kept experts",
 }
-
-
-def rule_label(name: str) -> str:
-    """Returns a combine rule's name for people: `majority_vote` is `majority vote`."""
-    return {"mean_probs": "mean probabilities"}.get(name, name.replace("_", " "))
-
-
-def short(value: float | None, decimals: int | None = None) -> str:
-    """Returns a number for people; None is a dash.
-
-    Args:
-      value: the number.
-      decimals: how many; default as many as four significant digits need.
-    """
-    if value is None or not math.isfinite(value):
-        return "—"
-    if decimals is None:
-        if value == 0:
-            return "0"
-        if not 1e-4 <= abs(value) < 1e6:
-            mantissa, exponent = f"{value:.2e}".split("e")
-            return f"{mantissa}e{int(exponent)}".replace("-", "−")
-        decimals = max(0, 3 - math.floor(math.log10(abs(value))))
-    text = f"{value:,.{decimals}f}"
-    return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("-")
-
-
-def decimals_of(error: float | None) -> int | None:
-    """Returns the decimals that show two digits of an error; None if it says nothing."""
-    if error is None or not 1e-12 < error < 1e6:
-        return None
-    return max(0, 1 - math.floor(math.log10(error)))
-
-
-def measured(value: float | None, error: float | None) -> tuple[str, str]:
-    """Returns a mean and its standard error as text, to two digits of the error."""
-    decimals = decimals_of(error)
-    return short(value, decimals), short(error, decimals)
-
-
-def difference(delta: float | None, interval: Sequence[float | None]) -> tuple[str, str]:
-    """Returns a difference and its interval as text, to two digits of the half width."""
-    low, high = (None if x is None or not math.isfinite(x) else x for x in interval)
-    if low is None or high is None:
-        return _signed(delta, None), "—"
-    decimals = decimals_of((high - low) / 2)
-    return _signed(delta, decimals), f"{short(low, decimals)} to {short(high, decimals)}"
-
-
-def sigma_label(sigma: float) -> str:
-    """Returns a sigma as it is typed, such as 0.002."""
-    return f"{sigma:g}"
-
-
-def experts_label(k: int) -> str:
-    """Returns `1 expert`, `10 experts`."""
-    return f"{k:,} expert" + ("s" if k != 1 else "")
-
-
-def _signed(value: float | None, decimals: int | None) -> str:
-    return ("+" if value is not None and value > 0 else "") + short(value, decimals)
 
 
 def headline(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -131,6 +78,7 @@ def compose(
     if results["ensemble"]:
         blocks += [Heading("Results on the test items"), _comparison(record, results)]
         blocks += [Paragraph(_footnote(results)), *picture("sweep.png")]
+    blocks += [*equal_inference(record, results), *form_and_reasoning(results)]
     density, best = picture("scores.png"), picture("transfer.png")
     blocks += pictures.values()
     blocks += [Heading("Density around the base"), _density(record, results)]
@@ -202,9 +150,10 @@ def _comparison(record: RunRecord, results: Mapping[str, Any]) -> Table:
     rows = [("base", *measured(base["test"], base["test_stderr"]), "", "")]
     name = f"best single expert (id {best['id']}, σ {sigma_label(best['sigma'])})"
     rows += [(name, *measured(best["test"], best["test_stderr"]), *_against(record, 0))]
-    if record.random_answers is not None and len(record.random_answers):
+    unselected = record.random_answers
+    if unselected is not None and len(unselected) and not results.get("baselines"):
         assert record.targets is not None
-        tests = [record.metric.per_item(x, record.targets).mean() for x in record.random_answers]
+        tests = [record.metric.per_item(x, record.targets).mean() for x in unselected]
         label = f"random experts, median of {len(tests)}"
         middle, _ = measured(float(np.median(tests)), base["test_stderr"])
         rows += [(label, middle, "", "", "")]
@@ -299,7 +248,7 @@ def _reproduce(record: RunRecord) -> Iterator[Block]:
         )
     else:
         yield Code(run)
-    custom = [name for name in record.config["combines"] if name not in ensembles.COMBINES]
+    custom = [name for name in record.config["combines"] if name not in ensembles.RULES]
     yield Paragraph(
         f"Every expert is made again from the root key {population.get('key')} "
         f"({population.get('prng')}), its id, σ and sign, which experts.json has for all of "

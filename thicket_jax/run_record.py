@@ -14,16 +14,40 @@ from typing import Any
 
 import numpy as np
 
-from thicket_jax import metrics
+from thicket_jax import metrics, strings
 from thicket_jax.errors import ArgumentError, RunError
 
-_ARRAYS = ("train", "base_train", "answers", "base_answers", "random_answers", "targets")
+_ARRAYS = (
+    "train",
+    "base_train",
+    "answers",
+    "base_answers",
+    "random_answers",
+    "sample_answers",
+    "targets",
+)
+_STRINGS = ("train_strings", "base_train_strings", "strings", "base_strings", "texts", "base_texts")
+_COLUMNS = (
+    "train_columns",
+    "base_train_columns",
+    "columns",
+    "base_columns",
+    "random_columns",
+    "sample_columns",
+)
 _EXHIBIT = "exhibit_"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RunRecord:
     """Everything in a run directory, as JSON values and numpy arrays.
+
+    In items.npz an array has its field's name; text NAME is `NAME.codes`, `NAME.bytes` and
+    `NAME.ends`, as in `thicket_jax.strings`; a column c of NAME is `NAME.c`; an exhibit is
+    `exhibit_NAME`.
+
+    Where the host reads the answers (text), answers are classes of equivalent ones, int32, −1
+    where there is none, and targets are the outcome of each class, float32 [B_test, C].
 
     Attributes:
       config: config.json: task, model, options, metric, combines, versions, prng, notes,
@@ -35,7 +59,16 @@ class RunRecord:
       answers: [K, B_test, ...], of the kept experts on the test items, best first.
       base_answers: [B_test, ...].
       random_answers: [R, B_test, ...], of experts drawn without looking at their score.
+      sample_answers: [S, B_test], of the base with sampling.
       targets: [B_test, ...].
+      train_strings: object [N, B_train], `str` or None, every expert's answers; and
+        base_train_strings [B_train], the base's.
+      strings: object [K, B_test], the kept experts' answers; and base_strings [B_test].
+      texts: object [K, B_test], what the kept experts wrote in full; and base_texts [B_test].
+      train_columns: name → float32 [N, B_train], what else was recorded; and base_train_columns
+        [B_train].
+      columns: name → float32 [K, B_test]; and base_columns [B_test], random_columns [R, B_test],
+        sample_columns [S, B_test].
       exhibits: what the task's own figures need, by name.
       timing: seconds by stage, and experts per second.
       grader: a metric that is a program's own function, which no file can hold; None looks
@@ -49,7 +82,20 @@ class RunRecord:
     answers: np.ndarray | None = None
     base_answers: np.ndarray | None = None
     random_answers: np.ndarray | None = None
+    sample_answers: np.ndarray | None = None
     targets: np.ndarray | None = None
+    train_strings: np.ndarray | None = None
+    base_train_strings: np.ndarray | None = None
+    strings: np.ndarray | None = None
+    base_strings: np.ndarray | None = None
+    texts: np.ndarray | None = None
+    base_texts: np.ndarray | None = None
+    train_columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    base_train_columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    base_columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    random_columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    sample_columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     exhibits: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     timing: dict[str, Any] = dataclasses.field(default_factory=dict)
     grader: metrics.Metric | None = None
@@ -105,6 +151,24 @@ class RunRecord:
         """Whether the kept experts' answers on test items are there, with their targets."""
         return self.answers is not None and self.targets is not None
 
+    @property
+    def kept_scores(self) -> np.ndarray:
+        """float64 [K], the kept experts' scores on the train items, best first."""
+        kept = 0 if self.answers is None else len(self.answers)
+        return self.scores[np.argsort(self.ranks)][:kept]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns what items.npz holds, by the names in it."""
+        held = {name: getattr(self, name) for name in _ARRAYS}
+        for name in _STRINGS:
+            if getattr(self, name) is not None:
+                packed = strings.pack(getattr(self, name))
+                held |= {f"{name}.{part}": x for part, x in packed.items()}
+        for name in _COLUMNS:
+            held |= {f"{name}.{column}": x for column, x in getattr(self, name).items()}
+        held |= {f"{_EXHIBIT}{name}": x for name, x in self.exhibits.items()}
+        return {name: x for name, x in held.items() if x is not None}
+
     def kept_tests(self) -> np.ndarray:
         """Returns each kept expert's test result in the metric's unit, float64 [K], best first."""
         if self.answers is None or self.targets is None:
@@ -146,12 +210,28 @@ def load(run_dir: str | pathlib.Path) -> RunRecord:
     record = RunRecord(
         config=config,
         experts=experts,
-        **{name: arrays.get(name) for name in _ARRAYS},  # type: ignore[arg-type]
-        exhibits={k.removeprefix(_EXHIBIT): v for k, v in arrays.items() if k.startswith(_EXHIBIT)},
+        **_fields(arrays, folder / "items.npz", again),
         timing=timing,
     )
     _check(record, folder, again)
     return record
+
+
+def _fields(arrays: dict[str, np.ndarray], path: pathlib.Path, mend: str) -> dict[str, Any]:
+    """The fields that `RunRecord.arrays` wrote."""
+
+    def named(prefix: str) -> dict[str, np.ndarray]:
+        return {k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)}
+
+    fields: dict[str, Any] = {name: arrays.get(name) for name in _ARRAYS}
+    fields |= {name: named(f"{name}.") for name in _COLUMNS}
+    for name in _STRINGS:
+        packed = named(f"{name}.")
+        try:
+            fields[name] = strings.unpack(packed) if packed else None
+        except (KeyError, ValueError) as error:
+            raise RunError(f"{path} is damaged ({name}: {error}); {mend}") from None
+    return {**fields, "exhibits": named(_EXHIBIT)}
 
 
 def number_of(value: float | None) -> float:
@@ -206,8 +286,9 @@ def _experts_fault(record: RunRecord) -> str:
 
 
 def _arrays_fault(record: RunRecord) -> str:
-    """Compares the leading axes: N experts, K kept, R random ones, B items."""
+    """Compares the leading axes: N experts, K kept, R random ones, S samples, B items."""
     N, B_train, B_test = len(record.scores), _length(record.base_train), _length(record.targets)
+    K = _length(record.answers)
     wanted: dict[str, tuple[int | None, ...]] = {
         "base_train": (None,),
         "train": (N, B_train),
@@ -215,18 +296,45 @@ def _arrays_fault(record: RunRecord) -> str:
         "base_answers": (B_test,),
         "answers": (None, B_test),
         "random_answers": (None, B_test),
+        "sample_answers": (None, B_test),
+        "train_strings": (N, B_train),
+        "base_train_strings": (B_train,),
+        "strings": (K, B_test),
+        "base_strings": (B_test,),
+        "texts": (K, B_test),
+        "base_texts": (B_test,),
+        "train_columns": (N, B_train),
+        "base_train_columns": (B_train,),
+        "columns": (K, B_test),
+        "base_columns": (B_test,),
+        "random_columns": (_length(record.random_answers), B_test),
+        "sample_columns": (_length(record.sample_answers), B_test),
     }
     for name, axes in wanted.items():
-        value = getattr(record, name)
-        if value is None:
+        held = getattr(record, name)
+        if held is None:
             continue
-        found = value.shape[: len(axes)]
-        pairs = zip(axes, found, strict=False)
-        if len(found) < len(axes) or any(a is not None and a != b for a, b in pairs):
-            letters = "×".join("?" if a is None else str(a) for a in axes)
-            return f"{name} is {list(value.shape)} where {letters} is expected"
+        several = {f"{name}.{x}": held[x] for x in held} if isinstance(held, dict) else {name: held}
+        for member, value in several.items():
+            found = value.shape[: len(axes)]
+            pairs = zip(axes, found, strict=False)
+            if len(found) < len(axes) or any(a is not None and a != b for a, b in pairs):
+                letters = "×".join("?" if a is None else str(a) for a in axes)
+                return f"{member} is {list(value.shape)} where {letters} is expected"
     if record.answers is not None and not 1 <= len(record.answers) <= N:
         return f"answers of {len(record.answers)} experts of {N}"
+    return _classes_fault(record)
+
+
+def _classes_fault(record: RunRecord) -> str:
+    """Classes of answers must be columns of their table of outcomes."""
+    if record.strings is None or record.targets is None:
+        return ""
+    C = record.targets.shape[-1]
+    for name in ("answers", "base_answers", "random_answers", "sample_answers"):
+        value = getattr(record, name)
+        if value is not None and value.size and int(value.max()) >= C:
+            return f"{name} has class {int(value.max())} of {C}"
     return ""
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from thicket_jax import checkpoints
+from thicket_jax import checkpoints, strings
 from thicket_jax.errors import RunError
 from thicket_jax.perturbation import leaf_paths
 from thicket_jax.scoring import Scores, concatenate
@@ -145,25 +145,19 @@ class RunLog:
             return
         scores = concatenate(self._parts)
         stop = self._start + len(scores)
-        tree = {"values": scores.values, "failed": scores.failed, "seconds": self._seconds}
-        if scores.items is not None:
-            tree["items"] = scores.items
+        tree = {**_tree(scores), "seconds": self._seconds}
         self._save(f"experts_{self._start:08d}_{stop:08d}", tree)
         self._parts, self._seconds, self._last = [], 0.0, time.monotonic()
 
     def write_base(self, scores: Scores) -> None:
         """Writes the score of the unperturbed parameters."""
-        tree = {"values": scores.values, "failed": scores.failed}
-        if scores.items is not None:
-            tree["items"] = scores.items
-        self._save("base", tree)
+        self._save("base", _tree(scores))
 
     def read_base(self) -> Scores | None:
         """Returns the base's score, or None if it was not written yet."""
         if not (self.folder / "base").exists():
             return None
-        tree = self._load("base")
-        return Scores(tree["values"], tree["failed"], tree.get("items"))
+        return _scores(self._load("base"))
 
     def segments(self) -> Iterator[tuple[int, Scores, float]]:
         """Yields (start, scores, seconds) of every finished segment, in order."""
@@ -177,8 +171,7 @@ class RunLog:
             start, stop = int(match[1]), int(match[2])
             if len(tree["values"]) != stop - start or stop > self.num:
                 raise self._damaged(path.name, f"{len(tree['values'])} experts in it")
-            scores = Scores(tree["values"], tree["failed"], tree.get("items"))
-            yield start, scores, float(tree["seconds"])
+            yield start, _scores(tree), float(tree["seconds"])
 
     def _save(self, name: str, tree: dict[str, Any]) -> None:
         tree = {key: np.asarray(value) for key, value in tree.items()}
@@ -201,6 +194,31 @@ class RunLog:
             f"{self.folder / name} is damaged: {found}; delete that folder and resume, and its "
             "experts are scored again"
         )
+
+
+def _tree(scores: Scores) -> dict[str, Any]:
+    """Scores as numeric arrays; columns are stacked, as any text may name one."""
+    tree: dict[str, Any] = {"values": scores.values, "failed": scores.failed}
+    if scores.items is not None:
+        tree["items"] = scores.items
+    if scores.answers is not None:
+        tree |= {f"answers_{part}": x for part, x in strings.pack(scores.answers).items()}
+    if scores.columns:
+        names = json.dumps(list(scores.columns)).encode()
+        tree["column_names"] = np.frombuffer(names, np.uint8)
+        tree["columns"] = np.stack(list(scores.columns.values()))
+    return tree
+
+
+def _scores(tree: Mapping[str, np.ndarray]) -> Scores:
+    """The scores of `_tree`; what an older release left out is absent."""
+    answers, columns = None, {}
+    if "answers_codes" in tree:
+        answers = strings.unpack({part: tree[f"answers_{part}"] for part in strings.PARTS})
+    if "columns" in tree:
+        names = json.loads(tree["column_names"].tobytes())
+        columns = dict(zip(names, tree["columns"], strict=True))
+    return Scores(tree["values"], tree["failed"], tree.get("items"), answers, columns)
 
 
 def most_per_call(num: int) -> int:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,16 +10,35 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax import devices as dv
-from thicket_jax.blocks import Chunk, expert_map
-from thicket_jax.errors import ScoreError
+from thicket_jax.blocks import expert_map
+from thicket_jax.errors import ScoreError, ThicketError
 from thicket_jax.experts import Population, check_experts
 from thicket_jax.perturbation import plan
 
 ScoreFn = Callable[[Any, Any], Any]
 """`(params, batch) -> float [] or [B]`; pure; higher is better; [B] are per-item outcomes."""
 
-Grade = Callable[[Any], np.ndarray]
-"""`outputs [n, B, ...] -> float32 [n, B]`, on the host; higher is better."""
+
+@dataclasses.dataclass(frozen=True)
+class Graded:
+    """What a grade may return instead of a bare float32 [n, B].
+
+    Attributes:
+      items: float32 [n, B], outcomes, higher is better; NaN: this expert failed.
+      answers: object [n, B] of `str` or None, canonical answers; equal strings are one answer.
+      columns: name → float32 [n, B], further outcomes; `tokens`, generated tokens, is one. A
+        grade returns the same names every time.
+      texts: object [n, B] of `str`, what was answered in full; not kept for training items.
+    """
+
+    items: np.ndarray
+    answers: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    texts: np.ndarray | None = None
+
+
+Grade = Callable[[Any], np.ndarray | Graded]
+"""`outputs [n, B, ...] -> float32 [n, B]` or `Graded`, on the host; higher is better."""
 
 Progress = Callable[[int, int], None]
 """Called with (experts done, experts in all)."""
@@ -34,11 +53,15 @@ class Scores:
       values: float32 [N], higher is better; −inf where failed.
       failed: bool [N]: the score was NaN or infinite. A failed expert ranks last.
       items: float32 [N, B], per-item outcomes as scored, or None.
+      answers: object [N, B] of `str` or None, canonical answers, where a grade reads them.
+      columns: name → float32 [N, B], what else a grade recorded.
     """
 
     values: np.ndarray
     failed: np.ndarray
     items: np.ndarray | None = None
+    answers: np.ndarray | None = None
+    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         """Returns the number of experts, N."""
@@ -69,8 +92,8 @@ def score(
       params: θ; never modified.
       population: N experts. Its key is not consumed.
       batch: pytree of arrays with leading axis B, or None.
-      grade: `outputs [n, B, ...] -> float32 [n, B]`, run on the host while the devices work on
-        the next experts; n is the number of experts in a call.
+      grade: `outputs [n, B, ...] -> float32 [n, B]`, or a `Graded`, run on the host while the
+        devices work on the next experts; n is the number of experts in a call.
       block_size: experts per vmap, or `"auto"`; see `expert_map`. Halved when memory runs out.
       devices: default every visible device.
       backend: `"pmap"`, `"shard_map"` or `"none"`; equal results.
@@ -81,7 +104,7 @@ def score(
       `Scores` on the host, on every process.
 
     Raises:
-      ScoreError: the score function does not return a floating [] or [B].
+      ScoreError: the score function does not return a floating [] or [B], or grade raised.
       MemoryLimitError: one expert does not fit.
       ArgumentError: bad options.
 
@@ -126,18 +149,29 @@ class Scorer:
         block_size: int | str = "auto",
         keep_items: bool = True,
         most: int | None = None,
+        with_id: bool = False,
     ) -> None:
-        """Checks the score function by its shapes, places data and compiles; see `score`."""
+        """Checks the score function by its shapes, places data and compiles; see `score`.
+
+        `most` and `with_id` are those of `expert_map`.
+        """
         plan(params, population.noise)
         self.grade = grade
         if grade is None:
-            self.per_item = check_score(score_fn, params, batch)
+            self.per_item = check_score(score_fn, params, batch, with_id)
             fn = _scalar_and_items(score_fn, self.per_item and keep_items)
         else:
             self.per_item, fn = True, score_fn
         self.keep_items = keep_items and self.per_item
         self.map = expert_map(
-            fn, params, batch, population, mapper=mapper, block_size=block_size, most=most
+            fn,
+            params,
+            batch,
+            population,
+            mapper=mapper,
+            block_size=block_size,
+            most=most,
+            with_id=with_id,
         )
 
     def stream(
@@ -148,35 +182,65 @@ class Scorer:
         `most` bounds the experts per call, so that a caller can log at least so often.
         """
         for chunk in self.map.chunks(population, most):
+            found: Graded | None = None
             if self.grade is None:
                 values, items = chunk.outputs["value"], chunk.outputs.get("items")
             else:
-                items = _graded(self.grade, chunk)
-                values = items.mean(1, dtype=np.float32)
-                items = items if self.keep_items else None
+                found = graded(self.grade, chunk.outputs, chunk.stop - chunk.start)
+                values, items = found.items.mean(1, dtype=np.float32), found.items
             failed = ~np.isfinite(values)
             values = np.where(failed, np.float32(-np.inf), values).astype(np.float32)
-            yield chunk.start, Scores(values, failed, items)
+            if found is None or not self.keep_items:
+                scores = Scores(values, failed, items if self.keep_items else None)
+            else:
+                scores = Scores(values, failed, items, found.answers, dict(found.columns))
+            yield chunk.start, scores
 
 
 def concatenate(parts: Sequence[Scores]) -> Scores:
-    """Joins the scores of consecutive experts."""
-    items = None
-    if parts[0].items is not None:
-        items = np.concatenate([part.items for part in parts if part.items is not None])
+    """Joins the scores of consecutive experts.
+
+    Raises:
+      ScoreError: a grade recorded other columns for some of them than for others.
+    """
     return Scores(
         np.concatenate([part.values for part in parts]),
         np.concatenate([part.failed for part in parts]),
-        items,
+        joined([part.items for part in parts]),
+        joined([part.answers for part in parts]),
+        joined_columns([part.columns for part in parts]),
     )
 
 
+def joined(parts: Sequence[np.ndarray | None], axis: int = 0) -> np.ndarray | None:
+    """Joins arrays; None unless all are there."""
+    held = [part for part in parts if part is not None]
+    return np.concatenate(held, axis) if len(held) == len(parts) else None
+
+
+def joined_columns(
+    parts: Sequence[Mapping[str, np.ndarray]], axis: int = 0
+) -> dict[str, np.ndarray]:
+    """Joins columns name by name; different names are a `ScoreError`."""
+    for columns in parts:
+        if columns.keys() != parts[0].keys():
+            raise ScoreError(
+                f"grade recorded the columns {_listed(parts[0])} for some experts and "
+                f"{_listed(columns)} for others; let it record the same for every expert"
+            )
+    return {name: np.concatenate([part[name] for part in parts], axis) for name in parts[0]}
+
+
+def _listed(columns: Mapping[str, np.ndarray]) -> str:
+    return ", ".join(columns) or "(none)"
+
+
 @functools.lru_cache(maxsize=32)
-def _scalar_and_items(score_fn: ScoreFn, keep_items: bool) -> Callable[[Any, Any], Any]:
+def _scalar_and_items(score_fn: Callable[..., Any], keep_items: bool) -> Callable[..., Any]:
     """One function object per score function, so that compiled programs are found again."""
 
-    def fn(params: Any, batch: Any) -> dict[str, jax.Array]:
-        result = jnp.asarray(score_fn(params, batch), jnp.float32)
+    def fn(*arguments: Any) -> dict[str, jax.Array]:
+        result = jnp.asarray(score_fn(*arguments), jnp.float32)
         out = {"value": result.mean()}
         if keep_items:
             out["items"] = result
@@ -185,24 +249,66 @@ def _scalar_and_items(score_fn: ScoreFn, keep_items: bool) -> Callable[[Any, Any
     return fn
 
 
-def _graded(grade: Grade, chunk: Chunk) -> np.ndarray:
-    items = np.asarray(grade(chunk.outputs))
-    count = chunk.stop - chunk.start
+def graded(grade: Grade, outputs: Any, count: int) -> Graded:
+    """Returns what a grade makes of the outputs of `count` experts, checked.
+
+    Raises:
+      ScoreError: the grade raised something that is no `ThicketError`, or returned the wrong
+        shapes or kinds.
+    """
+    try:
+        found = grade(outputs)
+    except ThicketError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split()) or "no message"
+        raise ScoreError(f"grade raised {type(error).__name__}: {said}") from error
+    if not isinstance(found, Graded):
+        found = Graded(found)
+    items = np.asarray(found.items)
     if items.ndim != 2 or items.shape[0] != count or not np.issubdtype(items.dtype, np.floating):
         raise ScoreError(
             f"grade returned {items.dtype}{list(items.shape)} for {count} experts; return float32 "
             f"[{count}, B], one row per expert"
         )
-    return items.astype(np.float32)
+    columns = {name: np.asarray(column) for name, column in found.columns.items()}
+    shapes = {f"columns[{name!r}]": column.shape for name, column in columns.items()}
+    for name, texts in (("answers", found.answers), ("texts", found.texts)):
+        if texts is None:
+            continue
+        shapes[name] = np.shape(texts)
+        wrong = {type(x).__name__ for x in np.asarray(texts, object).flat if not _is_text(x)}
+        if wrong:
+            raise ScoreError(
+                f"grade returned {name} with {', '.join(sorted(wrong))}; each must be a str or None"
+            )
+    for name, shape in shapes.items():
+        if shape != items.shape:
+            raise ScoreError(
+                f"grade returned {name} {list(shape)} beside items {list(items.shape)}; return one "
+                "entry per expert and item"
+            )
+    return Graded(
+        items.astype(np.float32),
+        None if found.answers is None else np.asarray(found.answers, object),
+        {name: column.astype(np.float32) for name, column in columns.items()},
+        None if found.texts is None else np.asarray(found.texts, object),
+    )
 
 
-def check_score(score_fn: ScoreFn, params: Any, batch: Any) -> bool:
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def check_score(
+    score_fn: Callable[..., Any], params: Any, batch: Any, with_id: bool = False
+) -> bool:
     """Checks by shapes alone that a score is floating [] or [B]; returns whether it is [B].
 
     Raises:
       ScoreError: another shape, or not floating.
     """
-    result = jax.eval_shape(score_fn, params, batch)
+    result = jax.eval_shape(score_fn, params, batch, *((np.int32(0),) if with_id else ()))
     if not hasattr(result, "shape"):
         raise ScoreError(
             f"score_fn returned a {type(result).__name__}; return one array, [] or [B]"

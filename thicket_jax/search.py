@@ -4,27 +4,28 @@ The only file that imports every stage. `randopt` is its form for a user's own f
 command line runs tasks through the same `execute`.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from thicket_jax import answers as test_answers
 from thicket_jax import devices as dv
 from thicket_jax import manifest, report, runlog
-from thicket_jax.ensembles import Combine, Predictor, majority_vote
-from thicket_jax.errors import ArgumentError, RunError, ThicketError
+from thicket_jax.answers import unperturbed
+from thicket_jax.ensembles import Combine, Predictor, majority_vote, with_weights
+from thicket_jax.errors import ArgumentError, RunError, ScoreError, ThicketError
 from thicket_jax.experts import Population, check_count, check_key, population
 from thicket_jax.metrics import Metric, metric
 from thicket_jax.noise import Noise
-from thicket_jax.problem import SCORE, Problem, Settings
+from thicket_jax.problem import SCORE, Problem, Settings, Watch
 from thicket_jax.scoring import Grade, Progress, ScoreFn, Scorer, Scores, concatenate
 from thicket_jax.selection import ranking, top_k
-
-_RANDOM_EXPERTS = 8  # unselected experts whose test answers are kept beside the best ones'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +164,7 @@ def execute(
     """
     check_key(experts.key)
     check_ks(settings.k, len(experts))
+    test_answers.check(problem)
     run_dir = settings.run_dir
     first = jax.process_index() == 0
     block_size = settings.block_size
@@ -172,7 +174,7 @@ def execute(
         )
     mapper = dv.mapper(settings.devices, settings.backend, problem.params)
     if jax.process_count() > 1:
-        inputs = runlog.fingerprint((problem.params, problem.train, problem.test))
+        inputs = runlog.fingerprint((problem.params, problem.train, manifest.test_of(problem)))
         if not dv.same_everywhere(inputs):
             raise RunError(
                 "the processes have different base parameters or data; give all of them the same "
@@ -188,22 +190,25 @@ def execute(
         block_size=block_size,
         keep_items=settings.keep_items,
         most=None if run_dir is None else runlog.most_per_call(len(experts)),
+        with_id=problem.with_id,
     )
     scorer.map.prepare()
     config = manifest.config_of(problem, experts, settings, about, scorer) if first else {}
     log = None
     if run_dir is not None:
         log = _on_first(lambda: manifest.open_log(run_dir, settings, config, len(experts)), None)
-    base, scores, score_seconds = _score(scorer, experts, log, settings.progress)
+    with _what_is_kept(log):
+        base, scores, score_seconds = _score(scorer, experts, log, _teller(problem, settings))
     kept = top_k(experts, scores, max(settings.k))
 
     began = time.monotonic()
     predictor = None
-    answers: dict[str, np.ndarray] = {}
+    with _what_is_kept(log):
+        answers = test_answers.answer(problem, experts, scores, kept, scorer.map)
     if problem.predict_fn is not None:
-        predictor = Predictor(problem.predict_fn, problem.params, kept, mapper=mapper)
-        if problem.test is not None:
-            answers = _answers(problem, experts, scores, kept, mapper)
+        predictor = Predictor(
+            problem.predict_fn, problem.params, kept, mapper=mapper, with_id=problem.with_id
+        )
     timing = {
         "setup_s": settings.setup_seconds,
         "compile_s": scorer.map.compile_seconds,
@@ -220,7 +225,8 @@ def execute(
             report.write(record, run_dir, table, draw=settings.draw, metric=problem.metric)
     predict = None
     if predictor is not None:
-        rule = next(iter(problem.combines.values()))
+        weights = scores.values[ranking(scores, experts)[: len(kept)]]
+        rule = with_weights(next(iter(problem.combines.values())), weights)
         predict = _Predict(predictor, rule)
     return Result(experts, scores, kept, predict, table, run_dir)
 
@@ -246,14 +252,43 @@ def check_ks(k: int | Sequence[int], num: int) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
-def unperturbed(like: Population) -> Population:
-    """Returns θ itself as a population of one, with sigma 0: scored by the experts' program."""
-    one = like[:1]
-    return dataclasses.replace(one, sigmas=one.sigmas * 0)
+@contextlib.contextmanager
+def _what_is_kept(log: runlog.RunLog | None) -> Iterator[None]:
+    """Where a grade raised in a logged run, its error says that scores are not lost."""
+    try:
+        yield
+    except ScoreError as error:
+        if log is None or error.__cause__ is None:
+            raise
+        raise ScoreError(f"{error}; what is scored is kept in the log") from error.__cause__
+
+
+_Tell = Callable[[np.ndarray, Scores, float, float], None]
+
+
+def _teller(problem: Problem, settings: Settings) -> _Tell:
+    """Returns `tell(done [N], base, best score, tokens)`, for who asked how far the search is."""
+
+    def tell(done: np.ndarray, base: Scores, best: float, tokens: float) -> None:
+        count, N = int(done.sum()), len(done)
+        if settings.progress is not None:
+            settings.progress(count, N)
+        if settings.watch is not None:
+            unit = problem.metric.from_score
+            watch = Watch(
+                done=count,
+                total=N,
+                best=unit(best) if np.isfinite(best) else None,
+                base=None if base.failed[0] else unit(float(base.values[0])),
+                tokens=int(tokens) if "tokens" in base.columns else None,
+            )
+            settings.watch(watch)
+
+    return tell
 
 
 def _score(
-    scorer: Scorer, experts: Population, log: runlog.RunLog | None, progress: Progress | None
+    scorer: Scorer, experts: Population, log: runlog.RunLog | None, tell: _Tell
 ) -> tuple[Scores, Scores, float]:
     """Scores the base and every expert that the log does not have; returns both and seconds."""
     N = len(experts)
@@ -271,8 +306,8 @@ def _score(
         base = concatenate([part for _, part in scorer.stream(unperturbed(experts))])
         if log is not None:
             log.write_base(base)
-    if progress is not None:
-        progress(int(done.sum()), N)
+    best, tokens = max((float(x.values.max()) for _, x in pieces), default=-np.inf), 0.0
+    tell(done, base, best, tokens)
     most = runlog.most_per_call(N)
     try:
         for begin, end in _missing(done):
@@ -284,8 +319,9 @@ def _score(
                 done[begin + start : begin + start + len(scores)] = True
                 if log is not None:
                     log.append(begin + start, scores, spent)
-                if progress is not None:
-                    progress(int(done.sum()), N)
+                best = max(best, float(scores.values.max()))
+                tokens += float(np.nansum(scores.columns.get("tokens", 0)))
+                tell(done, base, best, tokens)
     finally:
         if log is not None:
             log.flush()
@@ -297,22 +333,6 @@ def _missing(done: np.ndarray) -> list[tuple[int, int]]:
     """Returns the [begin, end) runs of experts that are not done."""
     edges = np.flatnonzero(np.diff(np.concatenate([[True], done, [True]]).astype(np.int8)))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-
-
-def _answers(
-    problem: Problem, experts: Population, scores: Scores, kept: Population, mapper: dv.Mapper
-) -> dict[str, np.ndarray]:
-    """Returns the test answers of the kept experts, the base and a few unselected experts."""
-    order = ranking(scores)
-    unselected = np.sort(order[len(kept) :])
-    unselected = unselected[~scores.failed[unselected]][:_RANDOM_EXPERTS]
-    everyone = kept + unperturbed(experts) + experts[unselected]
-    assert problem.predict_fn is not None
-    out = np.asarray(
-        Predictor(problem.predict_fn, problem.params, everyone, mapper=mapper)(problem.test)
-    )
-    K = len(kept)
-    return {"answers": out[:K], "base_answers": out[K], "random_answers": out[K + 1 :]}
 
 
 def _on_first(action: Callable[[], Any], otherwise: Any) -> Any:
