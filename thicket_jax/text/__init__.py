@@ -1,0 +1,1 @@
+"""The language-model side: checkpoints, decoding, prompts and grading; needs the extra `text`."""
