@@ -1,0 +1,88 @@
+"""A checkpoint folder → a model and its parameters, and parameters → a checkpoint folder."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+
+from thicket_jax.errors import ArgumentError
+from thicket_jax.perturbation import leaf_paths
+from thicket_jax.text.checkpoints import load_tensors, save_checkpoint
+from thicket_jax.text.config import DTYPES, Config, read_config
+from thicket_jax.text.model import abstract
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A pretrained language model.
+
+    `nnx.merge(graph, params)` is the model; `params` is what experts are perturbations of, and a
+    leaf's path is its tensor's name in the checkpoint.
+
+    Attributes:
+      folder: of the checkpoint.
+      config: its architecture.
+      dtype: of the parameters, and of what is computed with them.
+      graph: the model without its parameters.
+      params: the parameters, on the device.
+    """
+
+    folder: pathlib.Path
+    config: Config
+    dtype: str
+    graph: nnx.GraphDef
+    params: nnx.State
+
+    @property
+    def description(self) -> str:
+        """One line: name, family, size and dtype."""
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        return f"{self.folder.name} ({self.config.family}, {size:,} parameters, {self.dtype})"
+
+
+def load(folder: str | os.PathLike[str], precision: str = "auto") -> Pretrained:
+    """Loads a Hugging Face checkpoint folder: config.json and safetensors.
+
+    Tensors go to the device one by one. Memory: the parameters there, one tensor on the host.
+
+    Args:
+      folder: of the Llama, Mistral, Qwen2, Qwen3, OLMo-2 or OLMo-3 family.
+      precision: `auto`, the checkpoint's own dtype, or `float32`, `bfloat16` or `float16`.
+
+    Raises:
+      DataError: what is missing, damaged or not implemented, in one line.
+      ArgumentError: an unknown precision.
+    """
+    path = pathlib.Path(folder).expanduser().resolve()
+    if precision not in ("auto", *DTYPES):
+        known = ", ".join(("auto", *DTYPES))
+        raise ArgumentError(f"precision={precision!r} is unknown; choose one of: {known}")
+    config = read_config(path)
+    dtype = config.dtype if precision == "auto" else precision
+    graph, shapes = abstract(config, dtype)
+    wanted = {name: tuple(leaf.shape) for name, leaf in leaf_paths(shapes)}
+    tied = ("lm_head.weight",) if config.tied else ()
+    tensors = load_tensors(path, wanted, dtype, tied=tied)
+    params = jax.tree.unflatten(jax.tree.structure(shapes), [tensors[name] for name in wanted])
+    return Pretrained(path, config, dtype, graph, params)
+
+
+def save(
+    base: str | os.PathLike[str], to: str | os.PathLike[str], params: Any, notes: Mapping[str, Any]
+) -> pathlib.Path:
+    """Writes parameters as a complete checkpoint folder beside the base's config and tokenizer.
+
+    Args:
+      base: folder of the checkpoint that `params` are a variation of.
+      to: the new folder; must not exist.
+      params: as `load` returned them, perturbed or merged.
+      notes: JSON, kept as `thicket.json` in the folder: where the weights come from.
+
+    Returns:
+      The folder's absolute path. The bytes are those of `params`.
+    """
+    return save_checkpoint(base, to, iter(leaf_paths(params)), notes=notes)
