@@ -1,0 +1,175 @@
+"""Prompts as left-padded batches of token ids, and what was generated back to text.
+
+Shapes: n experts, B items, C chunks that are decoded one after another, R rows side by side, P
+prompt tokens, T generated tokens.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from thicket_jax.errors import ArgumentError, DataError
+from thicket_jax.text.tokenizer import Tokenizer, open_tokenizer
+
+__all__ = [
+    "Tokenizer",
+    "bucket",
+    "check_lengths",
+    "lay_out",
+    "open_tokenizer",
+    "render",
+    "texts",
+    "unlay",
+]
+
+
+def render(
+    tokenizer: Tokenizer, prompt: str, system: str | None = None, chat: bool | None = None
+) -> list[int]:
+    """Returns the tokens of one prompt.
+
+    Args:
+      tokenizer: the checkpoint's.
+      prompt: what the task asks.
+      system: an instruction before it, if any: the system message of a chat, or else a paragraph.
+      chat: whether the chat template is applied; None: it is if the tokenizer has one.
+
+    Raises:
+      ArgumentError: `chat` is True and there is no template.
+      DataError: the template fails.
+    """
+    if chat or (chat is None and tokenizer.has_chat_template):
+        messages = [{"role": "system", "content": system}] if system else []
+        return tokenizer.chat([*messages, {"role": "user", "content": prompt}])
+    return tokenizer.encode(f"{system}\n\n{prompt}" if system else prompt)
+
+
+def check_lengths(prompts: Sequence[Sequence[int]], max_tokens: int, max_positions: int) -> None:
+    """Checks that every prompt has tokens, and room for `max_tokens` more after them.
+
+    Args:
+      prompts: token ids, item by item.
+      max_tokens: number of tokens that are generated at most, T.
+      max_positions: number of positions that the model has.
+
+    Raises:
+      DataError: the longest prompt does not fit, or one is empty.
+    """
+    lengths = [len(prompt) for prompt in prompts]
+    if 0 in lengths:
+        raise DataError(f"item {lengths.index(0)} (from 0) has an empty prompt; give it a text")
+    longest = max(lengths, default=0)
+    if lengths and longest + max_tokens > max_positions:
+        over = sum(length + max_tokens > max_positions for length in lengths)
+        mend = "a smaller --max-tokens, " if max_tokens < max_positions else ""
+        raise DataError(
+            f"item {lengths.index(longest)} (from 0) has a prompt of {longest} tokens, and with "
+            f"--max-tokens {max_tokens} that is over the model's {max_positions} positions "
+            f"({over} of {len(lengths)} items are); use {mend}shorter items, or a longer model"
+        )
+
+
+def bucket(length: int, multiple: int = 16) -> int:
+    """Rounds a prompt length up to one of few widths, since every width is compiled for itself.
+
+    Widths are multiples of `multiple` up to 16 times it, then of 4 times it up to 64 times it,
+    then of 16 times it: 16, 32, ... 256, 320, ... 1024, 1280, ... for 16.
+
+    >>> [bucket(n) for n in (1, 16, 17, 256, 257, 1025)]
+    [16, 16, 32, 256, 320, 1280]
+    """
+    step = multiple
+    if length > 16 * multiple:
+        step = 4 * multiple if length <= 64 * multiple else 16 * multiple
+    return max(1, -(-length // step)) * step
+
+
+def lay_out(
+    prompts: Sequence[Sequence[int]],
+    *,
+    rows: int,
+    chunks: int,
+    width: int,
+    pad_id: int,
+    first: int = 0,
+) -> dict[str, np.ndarray]:
+    """Lays prompts out as chunks of rows, in order, each padded on its left.
+
+    Args:
+      prompts: token ids of at most C*R items.
+      rows: R.
+      chunks: C.
+      width: P, at least the longest prompt; see `bucket`.
+      pad_id: what stands where there is no token.
+      first: number of the first prompt's item.
+
+    Returns:
+      `tokens` int32 [C, R, P]; `start` int32 [C, R], the index of a row's first token, P for a
+      filler row; `row` int32 [C, R], the item's number, -1 for a filler row.
+
+    Raises:
+      ArgumentError: there are too many prompts, or one is empty or longer than `width`.
+    """
+    if len(prompts) > chunks * rows:
+        raise ArgumentError(
+            f"{len(prompts)} prompts do not fit chunks={chunks} of rows={rows}; make more chunks"
+        )
+    tokens = np.full((chunks * rows, width), pad_id, np.int32)
+    start = np.full(chunks * rows, width, np.int32)
+    row = np.full(chunks * rows, -1, np.int32)
+    for index, prompt in enumerate(prompts):
+        if not 0 < len(prompt) <= width:
+            raise ArgumentError(
+                f"prompt {first + index} has {len(prompt)} tokens; they must be 1 to width={width}"
+            )
+        start[index] = width - len(prompt)
+        tokens[index, start[index] :] = prompt
+        row[index] = first + index
+    return {
+        "tokens": tokens.reshape(chunks, rows, width),
+        "start": start.reshape(chunks, rows),
+        "row": row.reshape(chunks, rows),
+    }
+
+
+def unlay(outputs: np.ndarray, count: int) -> np.ndarray:
+    """Returns [n, count, ...] of outputs [n, C, R, ...]: the items in order, fillers left out."""
+    chunks, rows = outputs.shape[1:3]
+    return outputs.reshape(outputs.shape[0], chunks * rows, *outputs.shape[3:])[:, :count]
+
+
+def texts(
+    tokenizer: Tokenizer, tokens: np.ndarray, eos_ids: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what was generated as text, and how many tokens it took.
+
+    Rows of equal tokens are decoded once: many experts say the same.
+
+    Args:
+      tokenizer: the checkpoint's.
+      tokens: int [n, B, T]; what follows a row's first end token does not count.
+      eos_ids: the end tokens.
+
+    Returns:
+      The texts, object (str) [n, B], without special tokens; the numbers of generated tokens, the
+      end token included, int32 [n, B].
+    """
+    tokens = np.asarray(tokens)
+    n, items, width = tokens.shape
+    ends = np.isin(tokens, np.asarray(eos_ids, tokens.dtype))
+    kept = np.where(ends.any(-1), ends.argmax(-1), width)
+    found: dict[bytes, int] = {}
+    different: list[list[int]] = []
+    which = np.empty(n * items, np.int64)
+    for index, (row, length) in enumerate(
+        zip(tokens.reshape(-1, width), kept.reshape(-1), strict=True)
+    ):
+        key = row[:length].tobytes()
+        if key not in found:
+            found[key] = len(different)
+            different.append(row[:length].tolist())
+        which[index] = found[key]
+    decoded = np.empty(len(different), object)
+    decoded[:] = tokenizer.decode_many(different)
+    lengths = np.minimum(kept + 1, width).astype(np.int32)
+    return decoded[which].reshape(n, items), lengths

@@ -1,0 +1,154 @@
+"""A checkpoint's tokenizer and chat template, through transformers and without PyTorch."""
+
+import contextlib
+import dataclasses
+import datetime
+import logging
+import pathlib
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from thicket_jax.errors import ArgumentError, DataError
+
+TODAY = datetime.date(2024, 7, 26)
+"""The date that a chat template gets when it asks for today's: a prompt is the same on any day."""
+
+_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """A checkpoint's tokenizer, without its model; made by `open_tokenizer`.
+
+    Attributes:
+      folder: where it was read from.
+      size: number of tokens it knows: every id is below.
+      pad_id: its padding token, or else its end token, or else 0.
+      eos_ids: its end token, if it has one. Those that end a generation are the model config's.
+      has_chat_template: whether `chat` works.
+    """
+
+    folder: str
+    size: int
+    pad_id: int
+    eos_ids: tuple[int, ...]
+    has_chat_template: bool
+    _inner: Any = dataclasses.field(repr=False)
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the tokens of a plain text, with those that the tokenizer itself puts around."""
+        return list(self._inner(text, verbose=False)["input_ids"])
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Returns the tokens of a conversation up to where the assistant's answer begins.
+
+        Args:
+          messages: `role` (system, user, assistant) and `content` of each.
+
+        Raises:
+          ArgumentError: the tokenizer has no chat template.
+          DataError: the template fails on these messages.
+        """
+        if not self.has_chat_template:
+            raise ArgumentError(
+                f"--chat: the tokenizer in {self.folder} has no chat template; leave --chat out, "
+                "or say --no-chat, and prompts are plain text"
+            )
+        try:
+            tokens = self._inner.apply_chat_template(
+                [dict(message) for message in messages],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=False,
+                tokenizer_kwargs={"verbose": False},
+            )
+        except ImportError as error:
+            raise _needs("jinja2 3.1.6 or newer", self.folder, "jinja2>=3.1.6") from error
+        except Exception as error:  # whatever a template raises: its texts are free
+            raise DataError(
+                f"the chat template in {self.folder} fails: {_first_line(error)}; "
+                "say --no-chat for plain text"
+            ) from error
+        return list(tokens)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of some tokens, special tokens left out."""
+        return self.decode_many([ids])[0]
+
+    def decode_many(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Returns the text of every row of tokens, special tokens left out."""
+        plain = [[int(token) for token in row] for row in rows]
+        return list(self._inner.batch_decode(plain, skip_special_tokens=True)) if plain else []
+
+
+def open_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
+    """Opens the tokenizer of a checkpoint folder with transformers; code in it is never run.
+
+    Raises:
+      DataError: the folder has no tokenizer files, or transformers cannot read them.
+    """
+    place = pathlib.Path(folder).expanduser()
+    if not any((place / name).is_file() for name in _FILES):
+        raise DataError(
+            f"{place} has no tokenizer (none of {', '.join(_FILES)}); copy the checkpoint's "
+            "tokenizer files there"
+        )
+    try:
+        with _without_advice():
+            from transformers import AutoTokenizer
+    except ImportError as error:
+        raise _needs("transformers", str(place)) from error
+    try:
+        inner = AutoTokenizer.from_pretrained(
+            str(place), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # readers of each format raise what they like
+        raise DataError(
+            f"the tokenizer in {place} cannot be read: {_first_line(error)}; a checkpoint's "
+            "tokenizer.json and tokenizer_config.json are enough"
+        ) from error
+    if isinstance(inner.chat_template, str):
+        inner.chat_template = _dated(inner.chat_template)
+    end = inner.eos_token_id
+    known = [token for token in (inner.pad_token_id, end, 0) if token is not None]
+    return Tokenizer(
+        folder=str(place),
+        size=len(inner),
+        pad_id=int(known[0]),
+        eos_ids=() if end is None else (int(end),),
+        has_chat_template=bool(inner.chat_template),
+        _inner=inner,
+    )
+
+
+def _dated(template: str) -> str:
+    """A template whose calls for today's date are the date TODAY.
+
+    >>> _dated("{% set today = strftime_now('%d %b %Y') %}")
+    "{% set today = '26 Jul 2024' %}"
+    """
+    call = r"strftime_now\(\s*(['\"])(.*?)\1\s*\)"
+    return re.sub(call, lambda found: repr(TODAY.strftime(found[2])), template)
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """transformers advises to install PyTorch when first imported; its tokenizers need none."""
+    logger = logging.getLogger("transformers")
+    before = logger.disabled
+    logger.disabled = "transformers" not in sys.modules
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _needs(library: str, folder: str, package: str = "thicket-jax[text]") -> DataError:
+    return DataError(f'the tokenizer in {folder} needs {library}; pip install "{package}"')
