@@ -1,0 +1,50 @@
+"""A time limit for a call in the main thread, by SIGALRM."""
+
+import gc
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+_AGAIN = 0.1  # seconds until the next alarm: one may be lost where Python ignores exceptions
+
+
+class _OutOfTime(BaseException):
+    """Not an Exception, so that the code it stops does not handle it."""
+
+
+def within(seconds: float, function: Callable[[], Any]) -> Any:
+    """Returns `function()`, or None if it took longer.
+
+    Only Python's own steps can be stopped, not one long operation in C; and only in the main
+    thread: elsewhere there is no limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return function()
+    running = True
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if running and not _collecting(frame):
+            raise _OutOfTime
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
+    try:
+        try:
+            return function()
+        finally:
+            running = False
+    except _OutOfTime:
+        return None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _collecting(frame: FrameType | None) -> bool:
+    """Whether this is a callback of the garbage collector, JAX's for one: nothing leaves those."""
+    codes = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None and frame.f_code not in codes:
+        frame = frame.f_back
+    return frame is not None
