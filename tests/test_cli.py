@@ -61,7 +61,10 @@ def test_the_ensemble_of_one_is_the_best_expert(run):
 def test_tasks_lists_the_tasks(capsys):
     assert thicket("tasks") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["signals", "digits"]
+    names = ["signals", "digits", "countdown", "gsm8k", "math500", "olympiadbench", "mbpp"]
+    names += ["rocstories", "uspto50k", "stories", "qa"]
+    assert [line.split()[0] for line in lines] == names
+    assert all(len(line.split()) > 3 for line in lines)
 
 
 def test_report_sweeps_k_from_the_log_alone(run, tmp_path, capsys, monkeypatch):
@@ -114,8 +117,8 @@ def test_resume_from_the_command_line(run, tmp_path, capsys):
 
 
 BAD = {
-    "unknown task": (["run", "sinals"], "unknown task 'sinals'; choose one of: digits, signals"),
-    "no task": (["run"], "needs a task (signals, digits) first"),
+    "unknown task": (["run", "sinals"], "unknown task 'sinals'; choose one of: countdown, digits"),
+    "no task": (["run"], "needs a task (signals, digits, countdown, "),
     "unknown command": (["runn"], "unknown command 'runn'; choose one of: tasks, run"),
     "unknown option": (["run", "signals", "--nun", "5"], "--nun"),
     "num is no number": (["run", "signals", "--num", "many"], "--num"),

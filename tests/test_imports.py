@@ -16,6 +16,7 @@ ROOT = pathlib.Path(tj.__file__).parent
 # A module imports only what stands before it.
 DIRECTION = [
     "errors",
+    "strings",
     "noise",
     "experts",
     "perturbation",
@@ -29,17 +30,49 @@ DIRECTION = [
     "metrics",
     "analysis",
     "run_record",
+    "baselines",
     "report_html",
+    "report_numbers",
+    "report_baselines",
     "report_text",
     "figures",
     "report",
     "export",
     "problem",
+    "answers",
     "manifest",
     "search",
+    "text",
     "tasks",
     "arguments",
     "cli",
+]
+# The same inside text; graders also import each other.
+TEXT = [
+    "rope",
+    "rope_config",
+    "config",
+    "model",
+    "decode",
+    "tensor_files",
+    "checkpoints",
+    "pretrained",
+    "tokenizer",
+    "prompts",
+    "rows",
+    "data_files",
+    "data",
+    "countdown_dataset",
+    "pool",
+    "grading",
+    "sandbox_syscalls",
+    "sandbox_limits",
+    "sandbox_values",
+    "sandbox_runner",
+    "sandbox_program",
+    "sandbox",
+    "graders",
+    "worker",
 ]
 NOT_FOR_TASKS = {"runlog", "report", "export", "search"}
 HEAVY = [
@@ -55,9 +88,15 @@ HEAVY = [
     "tqdm",
     "torch",
     "transformers",
+    "safetensors",
+    "math_verify",
+    "sympy",
+    "pyarrow",
+    "tokenizers",
 ]
 FILES = sorted(ROOT.rglob("*.py"))
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in FILES}
+TEXT_FILES = [name for name in TREES if name.startswith("text/") and name != "text/__init__.py"]
 every_file = pytest.mark.parametrize("name", TREES)
 
 
@@ -78,13 +117,13 @@ def imports(tree):
     return found
 
 
-def stages(tree):
-    """The stages of thicket_jax that a file imports; the package itself is ''."""
-    found = set()
+def stages(tree, package="thicket_jax"):
+    """The stages of a package that a file imports; the package itself is ''."""
+    found, depth = set(), package.count(".") + 1
     for module, name in imports(tree):
         parts = module.split(".")
-        if parts[0] == "thicket_jax":
-            found.add(parts[1] if len(parts) > 1 else name or "")
+        if parts[:depth] == package.split("."):
+            found.add(parts[depth] if len(parts) > depth else name or "")
     return found
 
 
@@ -100,7 +139,21 @@ def test_a_module_imports_only_earlier_stages(name):
     allowed = set(DIRECTION[: DIRECTION.index(own)])
     if own == "tasks":
         allowed = (allowed | {"tasks"}) - NOT_FOR_TASKS
+    if own == "text":
+        allowed = allowed | {"text"}
     assert stages(TREES[name]) - {""} <= allowed
+
+
+def test_every_room_of_text_is_on_the_list_once():
+    assert {room(name.removeprefix("text/")) for name in TEXT_FILES} == set(TEXT)
+    assert len(TEXT) == len(set(TEXT))
+
+
+@pytest.mark.parametrize("name", TEXT_FILES)
+def test_a_module_of_text_imports_only_earlier_ones(name):
+    own = room(name.removeprefix("text/"))
+    allowed = set(TEXT[: TEXT.index(own)]) | ({"graders"} if own == "graders" else set())
+    assert stages(TREES[name], "thicket_jax.text") <= allowed
 
 
 @every_file
@@ -175,7 +228,11 @@ def test_the_list_of_public_names_is_complete_and_sorted():
     assert sorted(public) == tj.__all__
 
 
-@pytest.mark.parametrize("name", [room for room in DIRECTION if room not in ("tasks", "cli")])
+@pytest.mark.parametrize(
+    "name",
+    [room for room in DIRECTION if room not in ("text", "tasks", "cli")]
+    + [name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in TEXT_FILES],
+)
 def test_the_examples_in_docstrings_run(name):
     module = importlib.import_module(f"thicket_jax.{name}")
     assert doctest.testmod(module).failed == 0

@@ -90,7 +90,9 @@ def parse(kind: Any, words: list[str], prog: str) -> Any:
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(kind, args=words, prog=prog, registry=registry)
+            # Without a word None, an optional flag is --chat and --no-chat.
+            config = (tyro.conf.DisallowNone,)
+            return tyro.cli(kind, args=words, prog=prog, registry=registry, config=config)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise Help from None
@@ -122,9 +124,14 @@ class Help(Exception):  # noqa: N818
 
 
 def _one_line(text: str, prog: str) -> str:
-    """Reduces tyro's framed message to its words: no frame, title or help text."""
-    inside = [line.strip("│╰╯─ ").strip() for line in text.splitlines() if line[:1] not in "╭"]
-    words = " ".join(" ".join(inside).split())
+    """Reduces tyro's message to its words: no frame (drawn, or of dashes), title or help text."""
+    lines = text.splitlines()
+    framed = text.lstrip().startswith("╭")
+    inside = [line.strip("│╰╯─ ") for line in lines if not line.startswith("╭")]
+    words = " ".join(" ".join(re.sub(r"^ *-{4,} *$", "─", line) for line in inside).split())
+    if not framed:
+        words = words.partition("─")[2]
+    words = re.sub(r"─ *Perhaps you meant: (--[\w-]+)", r"; perhaps you meant \1 ─", words)
     words = re.split(r"Argument helptext|For full helptext|─", words)[0]
     words = re.sub(r"Perhaps you meant: (--[\w-]+).*", r"perhaps you meant \1", words)
     return f"{words.strip().rstrip('.')}; see {prog} --help"

@@ -3,18 +3,30 @@
 import contextlib
 import dataclasses
 import datetime
+import functools
 import os
 import pathlib
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from thicket_jax import tasks
-from thicket_jax.arguments import ExportOptions, Help, Machine, Out, ReportOptions, parse
+from thicket_jax.arguments import (
+    ExportOptions,
+    Help,
+    Machine,
+    Out,
+    ReportOptions,
+    combine_names,
+    parse,
+)
 from thicket_jax.arguments import block_size as read_block_size
 from thicket_jax.errors import ArgumentError, RunError, ThicketError
+
+if TYPE_CHECKING:
+    from thicket_jax.problem import Watch
 
 USAGE = """\
 usage: thicket COMMAND ...
@@ -79,7 +91,7 @@ def _tasks(words: list[str]) -> None:
     if words:
         raise ArgumentError(f"thicket tasks takes no options, got {' '.join(words)}")
     for name, (_, line) in tasks.REGISTRY.items():
-        print(f"{name:10} {line}")
+        print(f"{name:14} {line}")
 
 
 def _take_name(words: list[str], command: str, what: str) -> tuple[str, list[str]]:
@@ -195,7 +207,7 @@ def _search(
             backend=machine.backend,
             run_dir=run_dir,
             resume=resume,
-            progress=progress,
+            watch=progress,
             draw=getattr(tasks.module(name), "draw", None),
             setup_seconds=setup,
         )
@@ -204,6 +216,9 @@ def _search(
         except KeyboardInterrupt:
             hint = f"what is scored is kept; go on with: thicket resume {run_dir}"
             raise KeyboardInterrupt(hint if (run_dir / "log").is_dir() else "") from None
+        finally:
+            if task.close is not None:
+                task.close()
     if first:
         _print_table(found.table, run_dir)
 
@@ -252,7 +267,7 @@ def _quiet(text: str) -> None:
 
 
 class _Progress:
-    """Shows experts done: a bar on a terminal, a line every ten percent elsewhere."""
+    """Shows how far a search is: a bar on a terminal, a line every ten percent elsewhere."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say, self.tenth = say, -1
@@ -268,25 +283,32 @@ class _Progress:
         if self.bar is not None:
             self.bar.close()
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, now: "Watch") -> None:
+        done, total = now.done, now.total
         if self.began is None:
             self.began, self.first = time.monotonic(), done
             if done:
                 self.say(f"{done} of {total} experts are in the log")
+        seconds = max(time.monotonic() - self.began, 1e-9)
+        seen = [f"{now.tokens / seconds:,.0f} tokens/s"] if now.tokens else []
+        seen += [f"best {now.best:.4g}"] if now.best is not None else []
+        seen += [f"base {now.base:.4g}"] if now.base is not None else []
         if self.terminal:
             if self.bar is None:
                 import tqdm
 
                 self.bar = tqdm.tqdm(total=total, initial=done, unit="expert", smoothing=0.1)
+            self.bar.set_postfix_str(", ".join(seen), refresh=False)
             self.bar.update(done - self.bar.n)
             return
         tenth = 10 * done // total
         if tenth == self.tenth or done == self.first:
             return
         self.tenth = tenth
-        rate = (done - self.first) / max(time.monotonic() - self.began, 1e-9)
+        rate = (done - self.first) / seconds
         left = (total - done) / max(rate, 1e-9)
-        self.say(f"{done}/{total} experts, {rate:.1f}/s, {left:.0f} s left")
+        facts = [f"{done}/{total} experts", f"{rate:.1f}/s", *seen, f"{left:.0f} s left"]
+        self.say(", ".join(facts))
 
 
 def _print_table(table: dict[str, Any], run_dir: pathlib.Path) -> None:
@@ -320,7 +342,7 @@ def _report(words: list[str]) -> None:
         options = parse(ReportOptions, rest, "thicket report RUN")
         run_dir = pathlib.Path(folder)
         record = report.load(run_dir)
-        table = report.build_results(record, ks=options.k, combine=options.vote)
+        table = report.build_results(record, ks=options.k, combine=combine_names(options.vote))
         name = record.config["task"]
         draw = getattr(tasks.module(name), "draw", None) if name in tasks.REGISTRY else None
         report.write(record, run_dir, table, draw=draw)
@@ -338,9 +360,19 @@ def _export(words: list[str]) -> None:
         run_dir = pathlib.Path(folder)
         config = runlog.read_json(run_dir / "config.json")
         stored = _stored_options(run_dir, config)
-        params = tasks.module(config["task"]).build(stored).params
+        module = tasks.module(config["task"])
+        if hasattr(module, "base_params"):
+            params = module.base_params(stored)
+        else:
+            params = module.build(stored).params
+        save = getattr(module, "save", None)
         path = export.export(
-            run_dir, params, pathlib.Path(options.to), rank=options.rank, merge=options.merge
+            run_dir,
+            params,
+            pathlib.Path(options.to),
+            rank=options.rank,
+            merge=options.merge,
+            save=None if save is None else functools.partial(save, stored),
         )
         print(f"wrote {path}")
 

@@ -1,6 +1,7 @@
-"""One expert, or a merge of the best, of a finished run as an Orbax checkpoint."""
+"""One expert, or a merge of the best, of a finished run as a checkpoint."""
 
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from thicket_jax import checkpoints, runlog
@@ -8,6 +9,9 @@ from thicket_jax.ensembles import merge as merge_experts
 from thicket_jax.errors import ArgumentError, RunError
 from thicket_jax.experts import Population, check_count
 from thicket_jax.perturbation import perturb
+
+Save = Callable[[Any, pathlib.Path, Mapping[str, Any]], Any]
+"""`(params, folder, notes)` writes a checkpoint; `notes` is JSON, the recipe of these weights."""
 
 
 def load_population(run_dir: pathlib.Path) -> Population:
@@ -33,8 +37,11 @@ def export(
     *,
     rank: int | None = None,
     merge: int | None = None,
+    save: Save | None = None,
 ) -> pathlib.Path:
-    """Writes one expert's parameters, the bits that were scored, or a merge, with Orbax.
+    """Writes one expert's parameters, the bits that were scored, or a merge.
+
+    Everything comes from `params` and experts.json: the log is not read.
 
     Args:
       run_dir: a finished run.
@@ -42,9 +49,10 @@ def export(
       to: folder of the checkpoint; must not exist.
       rank: of the expert, 1 is the best.
       merge: merge the best so many experts instead, with equal weights.
+      save: writes the checkpoint in the task's own format; default Orbax, as a pytree.
 
     Returns:
-      The checkpoint's absolute path. `orbax.checkpoint` loads it as a pytree.
+      The checkpoint's absolute path.
 
     Raises:
       RunError: the run is unfinished or damaged, or `params` are not its base.
@@ -60,8 +68,20 @@ def export(
     if to.exists():
         raise ArgumentError(f"{to} exists; choose another folder")
     if merge is None:
-        tree = perturb(params, experts[wanted - 1])
+        chosen = experts[wanted - 1 : wanted]
+        tree = perturb(params, chosen[0])
     else:
-        tree = merge_experts(params, experts[:wanted])
-    checkpoints.save(to, tree)
+        chosen = experts[:wanted]
+        tree = merge_experts(params, chosen)
+    if save is None:
+        checkpoints.save(to, tree)
+    else:
+        notes = {
+            "made_by": f"thicket_jax {config['versions']['thicket_jax']}",
+            "task": config["task"],
+            "base": {"model": config["model"], "fingerprint": config["fingerprints"]["params"]},
+            "rank" if merge is None else "merge": wanted,
+            "experts": chosen.to_json(),
+        }
+        save(tree, to, notes)
     return to.absolute()

@@ -6,7 +6,9 @@ A task module has:
   options, with its defaults for the common ones;
 * `build(options) -> Task`: makes the data and the base parameters;
 * optionally `draw(record, folder) -> list[tuple[str, str]]`: figures of its own, from the run
-  record alone, returned as (file name, caption).
+  record alone, returned as (file name, caption);
+* optionally `base_params(options)`: θ alone, where it costs less than `build`; and
+  `save(options, params, folder, notes)`: an expert as a checkpoint of the task's own format.
 
 The registry names modules and imports none of them, so listing the tasks costs nothing.
 """
@@ -33,6 +35,33 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "digits": (
         "thicket_jax.tasks.digits",
         "handwritten digits, or any image classification set of tensorflow-datasets",
+    ),
+    "countdown": (
+        "thicket_jax.tasks.countdown",
+        "language model: reach a target with given numbers; puzzles are generated",
+    ),
+    "gsm8k": ("thicket_jax.tasks.gsm8k", "language model: grade-school word problems"),
+    "math500": ("thicket_jax.tasks.math500", "language model: competition mathematics in LaTeX"),
+    "olympiadbench": (
+        "thicket_jax.tasks.olympiadbench",
+        "language model: olympiad problems with final answers",
+    ),
+    "mbpp": ("thicket_jax.tasks.mbpp", "language model: short Python programs, run in a sandbox"),
+    "rocstories": (
+        "thicket_jax.tasks.rocstories",
+        "language model: put the sentences of a story in order",
+    ),
+    "uspto50k": (
+        "thicket_jax.tasks.uspto50k",
+        "language model: the reactants of a reaction from its product",
+    ),
+    "stories": (
+        "thicket_jax.tasks.stories",
+        "language model: does the continuation of a story name its hero again?",
+    ),
+    "qa": (
+        "thicket_jax.tasks.qa",
+        "language model: your own questions and answers, and a grader by name",
     ),
 }
 
@@ -90,15 +119,19 @@ class Task:
     model: str  # one line: what the base model is
     metric: str  # name of a metric in thicket_jax.metrics
     params: Any  # θ, a pytree
-    score_fn: Callable[[Any, Any], Any]  # (params, batch) -> [B], higher is better
-    predict_fn: Callable[[Any, Any], Any]  # (params, batch) -> answers [B, ...]
+    score_fn: Callable[..., Any]  # (params, batch) -> [B], higher is better; or what grade reads
     train: Any  # batch, leading axis B_train
-    test: Any  # batch, leading axis B_test, disjoint from train
-    targets: np.ndarray  # [B_test, ...], what the metric compares answers with
     combines: tuple[str, ...]  # names of combine rules; the first is the default
+    predict_fn: Callable[[Any, Any], Any] | None = None  # (params, batch) -> answers [B, ...]
+    test: Any = None  # batch, leading axis B_test, disjoint from train
+    targets: np.ndarray | None = None  # [B_test, ...], what the metric compares answers with
     notes: tuple[str, ...] = ()  # sentences the report must say
     exhibits: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # JSON values
+    grade: Callable[[Any], Any] | None = None  # outputs of score_fn -> Graded, on the host
+    with_id: bool = False  # score_fn takes a third argument, the expert's id
+    answering: Any = None  # problem.Answering: test answers that the host reads (text)
+    close: Callable[[], None] | None = None  # ends what build started
 
     def problem(self) -> "Problem":
         """Returns what the search takes, with metric and combine rules found by their names."""
@@ -115,6 +148,9 @@ class Task:
             metric=metrics.metric(self.metric),
             combines={rule: ensembles.combine_rule(rule) for rule in self.combines},
             exhibits=self.exhibits,
+            grade=self.grade,
+            with_id=self.with_id,
+            answering=self.answering,
         )
 
 
