@@ -377,7 +377,7 @@ def test_the_report_says_it(tmp_path):
     text = (tmp_path / "run/report.md").read_text()
     assert "## Equal-inference baselines" in text and "## Format and reasoning" in text
     assert "K samples of the base at temperature 0.7, with" in text
-    assert "| K = 3, weighted vote: self-consistency, 3 of the base's samples | 0.25 |" in text
+    assert "| — self-consistency, 3 of the base's samples | 0.25 |" in text
     assert "| 3 experts, majority vote | 50.0 (2) | 0.0 (0) | 25.0 (1) |" in text
     assert "the base has 25.0 % right when" in text
     assert "random experts, median" not in text

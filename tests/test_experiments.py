@@ -1,5 +1,6 @@
 """The experiments run from the command line in their quick forms; their rules are held here."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+STORIES = ROOT.parent / "shared" / "models" / "stories260K"
 
 
 @pytest.fixture
@@ -88,6 +90,112 @@ def test_cost_of_n_compiles_once_and_keeps_its_memory(tmp_path):
     assert small["temporary_bytes"] == large["temporary_bytes"]
     met = {target["name"]: target["met"] for target in result["targets"]}
     assert len(met) == 3 and met["compilations of a search, largest over N"]
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="the folder of stories260K is not here")
+def test_stories_searches_judges_and_draws(experiment, tmp_path, capsys):
+    pytest.importorskip("transformers")
+    words = ("--quick", "--noises", "rademacher", "--sigmas", "0.01", "--out", str(tmp_path))
+    said = done("experiments.stories", "--model", str(STORIES), *words)
+    assert "[1/1] rademacher, sigma 0.01, seed 0: base " in said
+    written = (tmp_path / "table.json").read_text()
+    assert str(STORIES.parent) not in written and str(tmp_path) not in written
+    table = json.loads(written)
+    (run,), (row,) = table["runs"], table["summary"]
+    assert (run["noise"], run["sigma"], run["seed"]) == ("rademacher", 0.01, 0)
+    assert {row["name"] for row in run["baselines"]} == {
+        *("base", "self_consistency", "random_control", "best_single")
+    }
+    assert [(e["k"], e["combine"]) for e in run["ensemble"]] == [
+        *((1, "majority_vote"), (4, "majority_vote"), (1, "weighted_vote"), (4, "weighted_vote"))
+    ]
+    assert run["density"]["n"] == table["settings"]["num"] == 32 and 0 <= run["perfect"] <= 1
+    assert run["tokens_per_s"] > run["experts_per_s"] > 0 and table["seconds"] > 0
+    assert set(run["seconds"]) == {"setup", "compile", "score", "answer", "total"}
+    assert row["base"] == run["base"]["test"] and row["best_single"] == run["best"]["test"]
+    assert row["ensemble"]["1"] == run["best"]["test"]
+    assert len(table["verdicts"]) == 8 and {v["runs"] for v in table["verdicts"]} == {1}
+    for name in ("accuracy.png", "density.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+    text = (tmp_path / "table.md").read_text()
+    assert "| rademacher, 0.01 |" in text and "Ensemble of 4 against random control" in text
+
+    main = experiment("experiments.stories.__main__").main
+    (tmp_path / "table.md").unlink()
+    assert main(["--draw", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "table.md").read_text() == text
+    capsys.readouterr()
+    for wrong, message in (
+        ((), "--model is missing"),
+        (("--model", "x", "--noises", "pink"), "noises='pink' is unknown"),
+        (("--model", "x", "--k", "600"), "k=600 is larger than num=512"),
+    ):
+        assert main([*wrong, "--out", str(tmp_path / "new")]) == 2
+        error = capsys.readouterr().err
+        assert message in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_stories_verdicts_follow_the_intervals(experiment):
+    verdict = experiment("experiments.stories.verdict")
+
+    def run(sigma, intervals):
+        rows = [
+            {
+                **{"name": name, "k": 5, "combine": "majority_vote", "test": 0.5},
+                **{"ensemble_minus_baseline": sum(ends) / 2, "ensemble_minus_ci95": list(ends)},
+            }
+            for name, ends in zip(verdict.BASELINES, intervals, strict=True)
+        ]
+        return {"sigma": sigma, "baselines": rows}
+
+    above, across, below, touching = (0.1, 0.3), (-0.1, 0.3), (-0.3, -0.1), (0.0, 0.2)
+    runs = [run(0.01, (above, across, below, touching)), run(0.03, (above, below, below, above))]
+    found = {
+        (row["baseline"], row["sigma"]): tuple(row[name] for name in verdict.VERDICTS)
+        for row in verdict.judge(runs, 5)
+    }
+    assert found["base", None] == (2, 0, 0) and found["base", 0.01] == (1, 0, 0)
+    assert found["self_consistency", None] == (0, 1, 1)
+    assert found["random_control", None] == (0, 0, 2)
+    assert found["best_single", 0.01] == (0, 1, 0) and found["best_single", None] == (1, 1, 0)
+
+
+def test_random_checkpoints_are_whole(experiment, tmp_path):
+    pytest.importorskip("transformers")
+    from thicket_jax.perturbation import leaf_paths
+    from thicket_jax.text import pretrained, prompts
+
+    random_checkpoint = experiment("experiments.bench.random_checkpoint")
+    count = random_checkpoint.write_checkpoint(tmp_path, "tiny", "bfloat16")
+    loaded = dict(leaf_paths(pretrained.load(tmp_path).params))
+    made = random_checkpoint.random_params(pretrained.read_config(tmp_path), "bfloat16")
+    assert sum(leaf.size for leaf in loaded.values()) == count
+    for name, leaf in leaf_paths(made):
+        assert (leaf.shape, leaf.dtype) == (loaded[name].shape, loaded[name].dtype)
+        spread = np.asarray(loaded[name], np.float32).std()
+        assert spread == 0 if "norm" in name else 0.01 < spread < 0.03
+    tokenizer, text = prompts.open_tokenizer(tmp_path), "Use the numbers 3, 57, 91 to make 36."
+    tokens = tokenizer.encode(text)
+    assert tokenizer.decode(tokens) == text and len(tokens) < 24 and max(tokens) < 512
+
+
+def test_accelerator_benchmark_runs_with_a_tiny_shape(experiment):
+    module = experiment("experiments.bench.text_accelerator")
+    size = dataclasses.replace(module.TINY, laws=("rademacher",))
+    found = module.decode_once("tiny", size)
+    (row,) = found["laws"].values()
+    assert row["tokens_per_s"] == pytest.approx(4 * 4 * row["experts_per_s"])
+    assert row["perturb_share"] > 0 and found["rows_at_once"] == 4
+    result = {"dtype": "bfloat16", "rows": {"tiny": found}}
+    assert "| tiny (0.00 G parameters), rademacher | 1 |" in module.text(result)
+
+
+def test_text_benchmark_asks_for_its_model(experiment, tmp_path, capsys):
+    main = experiment("experiments.bench.__main__").main
+    assert main(["text", "--quick", "--out", str(tmp_path)]) == 2
+    assert "text needs --model" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def row(pair, ratio, share, gain):

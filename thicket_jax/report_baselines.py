@@ -26,32 +26,36 @@ def equal_inference(record: RunRecord, results: Mapping[str, Any]) -> Iterator[B
     if not rows:
         return
     yield Heading("Equal-inference baselines")
-    metric, several = results["metric"], len({row["combine"] for row in rows}) > 1
-    cells = []
-    for row in rows:
-        label = f"K = {row['k']}"
-        label += f", {rule_label(row['combine'])}" if several else ""
-        against = ("", "")
-        if row["name"] != "base":
-            against = difference(row["delta_vs_base"], row["delta_ci95"])
-        cells.append(
-            (
-                f"{label}: {_NAMES[row['name']].format(k=row['k'])}",
-                *measured(row["test"], row["stderr"]),
-                *against,
-                *difference(row["ensemble_minus_baseline"], row["ensemble_minus_ci95"]),
-            )
-        )
-    head = ("", f"test {metric}", "std. error", "vs base", "95 % interval")
-    yield Table((*head, "ensemble minus it", "95 % interval"), tuple(cells))
+    rules = list(dict.fromkeys(row["combine"] for row in rows))
+    yield _compared(results, rules[:1])
     weighted = " A weighted vote weighs both equally, as neither has scores on train items."
     yield Paragraph(
         "The base and the best single expert cost one answer an item; self-consistency (K samples "
         f"of the base{_sampling(record)}, with the ensemble's vote) and the random control (K "
         "experts drawn at the kept experts' sigmas that nobody selected, with the same vote) cost "
         "K, as the ensemble does. Differences are paired over the same test items."
-        + (weighted if any(row["combine"] == "weighted_vote" for row in rows) else "")
+        + (weighted if "weighted_vote" in rules else "")
     )
+    if rules[1:]:
+        yield _compared(results, rules[1:], folded="The same for other votes")
+
+
+def _compared(results: Mapping[str, Any], rules: list[str], folded: str = "") -> Table:
+    """For every K a row of the ensemble, and under it what it is compared with."""
+    cells: list[tuple[str, str, str, str]] = []
+    for ensemble in results["ensemble"]:
+        if ensemble["combine"] not in rules:
+            continue
+        name = f"{experts_label(ensemble['k'])}, {rule_label(ensemble['combine'])}"
+        cells.append((name, measured(ensemble["test"], ensemble["stderr"])[0], "", ""))
+        for row in results["baselines"]:
+            if (row["k"], row["combine"]) != (ensemble["k"], ensemble["combine"]):
+                continue
+            better = difference(row["ensemble_minus_baseline"], row["ensemble_minus_ci95"])
+            test, _ = measured(row["test"], row["stderr"])
+            cells.append((f"— {_NAMES[row['name']].format(k=row['k'])}", test, *better))
+    head = ("", f"test {results['metric']}", "ensemble minus it", "95 % interval")
+    return Table(head, tuple(cells), folded=folded)
 
 
 def _sampling(record: RunRecord) -> str:
