@@ -211,15 +211,9 @@ def test_lengths_are_checked_against_the_positions():
 def test_buckets_are_few_and_near():
     widths = [bucket(length) for length in range(1, 4097)]
     assert all(width >= length for length, width in enumerate(widths, 1))
-    assert all(width - length < max(16, length / 4) for length, width in enumerate(widths, 1))
-    assert widths == sorted(widths) and len(set(widths)) == 40
-    assert (bucket(0), bucket(256), bucket(257), bucket(1024), bucket(1025)) == (
-        16,
-        256,
-        320,
-        1024,
-        1280,
-    )
+    assert all(width - length < max(8, length / 4) for length, width in enumerate(widths, 1))
+    assert widths == sorted(widths) and len(set(widths)) == 56
+    assert [bucket(n) for n in (0, 128, 129, 512, 513)] == [8, 128, 160, 512, 640]
     assert [bucket(n, 1) for n in (1, 16, 17, 64, 65)] == [1, 16, 20, 64, 80]
 
 

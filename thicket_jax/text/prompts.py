@@ -69,14 +69,14 @@ def check_lengths(prompts: Sequence[Sequence[int]], max_tokens: int, max_positio
         )
 
 
-def bucket(length: int, multiple: int = 16) -> int:
+def bucket(length: int, multiple: int = 8) -> int:
     """Rounds a prompt length up to one of few widths, since every width is compiled for itself.
 
     Widths are multiples of `multiple` up to 16 times it, then of 4 times it up to 64 times it,
-    then of 16 times it: 16, 32, ... 256, 320, ... 1024, 1280, ... for 16.
+    then of 16 times it: 8, 16, ... 128, 160, ... 512, 640, ... for 8.
 
-    >>> [bucket(n) for n in (1, 16, 17, 256, 257, 1025)]
-    [16, 16, 32, 256, 320, 1280]
+    >>> [bucket(n) for n in (1, 8, 9, 128, 129, 513)]
+    [8, 8, 16, 128, 160, 640]
     """
     step = multiple
     if length > 16 * multiple:
