@@ -18,6 +18,7 @@ import pytest
 import thicket_jax as tj
 from thicket_jax import runlog
 from thicket_jax.errors import RunError, ThicketError
+from thicket_jax.scoring import Scores
 
 HERE = pathlib.Path(__file__).parent
 
@@ -227,3 +228,27 @@ def test_an_existing_run_directory_is_not_overwritten(interrupted, tmp_path):
 def test_nothing_to_resume(tmp_path):
     with pytest.raises(ThicketError, match=r"config\.json is missing; is .* a run directory"):
         killed_run.search(tmp_path / "nothing", 0, True)
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["after", "before"])
+def test_an_interrupt_in_the_middle_of_a_save_loses_nothing(written, tmp_path, monkeypatch):
+    """The search flushes once more on its way out; what is there already stays as it is."""
+    log = runlog.RunLog.create(tmp_path / "run", {}, {}, 40)
+    save = runlog.RunLog._save
+
+    def interrupted(self, name, tree):
+        if written:
+            save(self, name, tree)
+        else:
+            (self.folder / f"{name}.orbax-checkpoint-tmp-1").mkdir()
+        raise KeyboardInterrupt
+
+    scores = Scores(np.arange(2, dtype=np.float32), np.zeros(2, bool))
+    monkeypatch.setattr(runlog.RunLog, "_save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        log.append(0, scores, 1.0)
+    monkeypatch.setattr(runlog.RunLog, "_save", save)
+    log.flush()
+    assert [path.name for path in log.folder.glob("experts_*")] == ["experts_00000000_00000002"]
+    ((start, found, seconds),) = log.segments()
+    assert (start, found.values.tolist(), seconds) == (0, [0, 1], 1.0)

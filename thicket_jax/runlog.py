@@ -115,8 +115,7 @@ class RunLog:
                 "undo the change or start a new run"
             )
         log = cls(run_dir, num)
-        for unfinished in log.folder.glob(f"*{_UNFINISHED}*"):
-            shutil.rmtree(unfinished)
+        log._remove_unfinished("*")
         return log
 
     def append(self, start: int, scores: Scores, seconds: float) -> None:
@@ -146,8 +145,16 @@ class RunLog:
         scores = concatenate(self._parts)
         stop = self._start + len(scores)
         tree = {**_tree(scores), "seconds": self._seconds}
-        self._save(f"experts_{self._start:08d}_{stop:08d}", tree)
+        name = f"experts_{self._start:08d}_{stop:08d}"
+        # An interrupt in the middle of a save flushes again: the segment may be there, or half of it.
+        if not (self.folder / name).exists():
+            self._remove_unfinished(name)
+            self._save(name, tree)
         self._parts, self._seconds, self._last = [], 0.0, time.monotonic()
+
+    def _remove_unfinished(self, name: str) -> None:
+        for unfinished in self.folder.glob(f"{name}*{_UNFINISHED}*"):
+            shutil.rmtree(unfinished)
 
     def write_base(self, scores: Scores) -> None:
         """Writes the score of the unperturbed parameters."""
