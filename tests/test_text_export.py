@@ -1,4 +1,4 @@
-"""An expert of a language model as a checkpoint: the bits that were scored, from experts.json alone."""
+"""An expert of a language model as a checkpoint: the bits that were scored, and no log needed."""
 
 import json
 import shutil

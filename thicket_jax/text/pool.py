@@ -26,7 +26,8 @@ Reply = dict[str, Any] | str
 """What the worker wrote, or `TIMED_OUT`, or `DIED`."""
 
 _START_SECONDS = 120.0
-_AHEAD = 2  # requests in a worker: one that it works on, one so that it need not wait
+_AHEAD = (2, 64)  # requests in a worker, at least and at most: it need not wait for the next
+_AHEAD_SECONDS = 0.02  # of work in a worker at most, so that a slow text holds up few others
 _DEATHS, _LATE = 40, 100  # in a row, without a reply between them: it is the grader, not a text
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -72,6 +73,7 @@ class Pool:
         """
         self.spec, self.timeout = spec, timeout
         self.features: dict[str, Any] = {}
+        self._pace = 1.0  # seconds a reply, lately
         self._closed = False
         self._folder = os.getcwd()
         self._deaths = self._lates = 0
@@ -168,7 +170,9 @@ class Pool:
         self._workers[self._workers.index(worker)] = self._start()
 
     def _feed(self, worker: _Worker, batch: _Batch) -> None:
-        while worker.ready and batch.waiting and len(worker.jobs) < _AHEAD:
+        least, most = _AHEAD
+        ahead = min(most, max(least, int(_AHEAD_SECONDS / max(self._pace, 1e-6))))
+        while worker.ready and batch.waiting and len(worker.jobs) < ahead:
             if not worker.jobs:
                 worker.since = time.monotonic()
             worker.jobs.append(batch.waiting.popleft())
@@ -234,7 +238,9 @@ class Pool:
         worker.incoming = rest
         for line in lines:
             reply = json.loads(line)
-            worker.since = time.monotonic()
+            now = time.monotonic()
+            self._pace += 0.05 * (now - worker.since - self._pace)
+            worker.since = now
             if "failed" in reply:
                 raise ArgumentError(reply["failed"])
             if not worker.ready:
