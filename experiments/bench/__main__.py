@@ -16,7 +16,8 @@ from typing import Any
 from experiments import machine
 
 HERE = pathlib.Path(__file__).resolve().parent
-NAMES = ("scoring", "pretraining", "noise", "cost_of_n")
+NAMES = ("scoring", "pretraining", "noise", "cost_of_n", "text", "text_large")
+BY_NAME = ("text_accelerator",)  # not part of `all`: needs an accelerator
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from thicket_jax.errors import ThicketError
 
     options = _parser().parse_args(arguments)
-    names = NAMES if options.name == "all" else (options.name,)
+    names: tuple[str, ...] = (options.name,)
+    if options.name == "all":
+        names = NAMES if options.model else tuple(name for name in NAMES if name != "text")
+        if not options.model:
+            print("text is left out: it needs --model, the checkpoint folder of stories260K")
+    if names == ("text",) and not options.model:
+        needs = "text needs --model, the checkpoint folder of stories260K"
+        print(f"experiments.bench: {needs}", file=sys.stderr)
+        return 2
     own = HERE / "results"
     folder = pathlib.Path(options.out) if options.out else own
     if options.quick and not options.out:
@@ -46,13 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments.bench", description=__doc__)
-    parser.add_argument("name", nargs="?", default="all", choices=[*NAMES, "all"])
+    parser.add_argument("name", nargs="?", default="all", choices=[*NAMES, *BY_NAME, "all"])
     parser.add_argument("--out", help="folder for NAME-PLATFORM.json; default results/")
     parser.add_argument(
         "--torch-python",
         default=sys.executable,
-        help="a Python that has torch and numpy; default this one",
+        help="a Python that has torch and numpy (text: transformers too); default this one",
     )
+    parser.add_argument("--model", help="text: the checkpoint folder of stories260K")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -65,6 +75,7 @@ def _one_by_one(names: Sequence[str], folder: pathlib.Path, options: argparse.Na
     words = [sys.executable, "-m", "experiments.bench"]
     common = ["--out", str(folder), "--torch-python", options.torch_python]
     common += ["--quick"] * options.quick
+    common += ["--model", options.model] if options.model else []
     codes = [subprocess.run([*words, name, *common], check=False).returncode for name in names]
     return max(codes)
 
@@ -72,11 +83,12 @@ def _one_by_one(names: Sequence[str], folder: pathlib.Path, options: argparse.Na
 def _measure(
     name: str, folder: pathlib.Path, options: argparse.Namespace
 ) -> tuple[pathlib.Path, dict[str, Any]]:
-    machine.start_devices()
     from thicket_jax import runlog
 
+    about = {"model": options.model} if name == "text" else {}
+    machine.start_devices()
     found = importlib.import_module(f"experiments.bench.{name}").run(
-        options.quick, options.torch_python
+        options.quick, options.torch_python, **about
     )
     where = machine.provenance()
     if found.get("torch"):
@@ -100,10 +112,11 @@ def _text(name: str, result: dict[str, Any]) -> str:
         ]
         for row in result["targets"]
     ]
+    table = [markdown_table(["target", "wanted", "measured", "met"], rows)] if rows else []
     return "\n\n".join(
         [
             importlib.import_module(f"experiments.bench.{name}").text(result),
-            markdown_table(["target", "wanted", "measured", "met"], rows),
+            *table,
             machine.sentence(result["provenance"]),
         ]
     )

@@ -9,7 +9,6 @@ from typing import Any
 
 from thicket_jax.errors import RunError
 
-_SCRIPT = pathlib.Path(__file__).with_name("torch_loop.py")
 INSTALL = (
     'PyTorch is not installed, so its columns are left out; pip install ".[bench]", or name a '
     "Python that has it with --torch-python"
@@ -17,15 +16,18 @@ INSTALL = (
 
 
 class TorchWorker:
-    """Runs torch_loop.py; a context manager that ends the process."""
+    """Runs a program that answers requests; a context manager that ends the process."""
 
-    def __init__(self, python: str, accelerator: bool) -> None:
-        """Starts `python`, an interpreter that has torch and numpy, with torch_loop.py.
+    def __init__(self, python: str, accelerator: bool, script: str = "torch_loop.py") -> None:
+        """Starts `python`, an interpreter that has what the script imports.
 
-        `accelerator`: use one where torch finds it.
+        `accelerator`: use one where torch finds it. `script`: a file beside this one.
         """
         self.process = subprocess.Popen(
-            [python, str(_SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, str(pathlib.Path(__file__).with_name(script))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.about = self.ask("start", accelerator=accelerator)
 
@@ -77,15 +79,18 @@ class TorchWorker:
         return dict(json.loads(answer))
 
 
-def has_torch(python: str) -> bool:
-    """Whether an interpreter can import torch.
+def has_torch(python: str, also: str = "numpy") -> bool:
+    """Whether an interpreter can import torch, and another module `also`.
 
     Raises:
       RunError: there is no such interpreter.
     """
     try:
         found = subprocess.run(
-            [python, "-c", "import torch"], capture_output=True, check=False, text=True
+            [python, "-c", f"import torch, {also}"],
+            capture_output=True,
+            check=False,
+            text=True,
         )
     except OSError as error:
         raise RunError(f"--torch-python {python} cannot be run: {error.strerror}") from None

@@ -1,0 +1,103 @@
+"""What experts cost on the devices: decoding with them, against decoding as much with the base.
+
+Both decode the same prompts b times on every device, with the same calls: b sets of weights, their
+noise included, or one. Both can lie side by side or come one by one.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.bench import timing
+from thicket_jax import devices, tasks
+from thicket_jax.blocks import expert_map
+from thicket_jax.experts import population
+from thicket_jax.noise import Noise
+
+WAYS = ("side by side", "one by one")
+
+
+def measure(
+    task: tasks.Task, laws: Sequence[str], sigma: float, block: int, calls: int, rounds: int
+) -> dict[str, Any]:
+    """Times experts of every law and the base, laid out in both ways, in turn.
+
+    A sample is `calls` calls of `block` experts (or as many copies of the rows) on every device;
+    the next call is launched before the last is fetched.
+
+    Returns:
+      JSON values: seconds per call with all samples, texts/s, the share of the base's throughput
+      in the same layout and of the base's in its faster one.
+    """
+    mapper = devices.mapper()
+    rows = block * int(np.prod(task.train["start"].shape))
+    contenders: dict[str, Callable[[], float]] = {}
+    for way in WAYS:
+        for law in laws:
+            experts = population(
+                jax.random.key(0), calls * mapper.count * block, sigma, noise=Noise(law)
+            )
+            contenders[f"{law}, {way}"] = _experts(task, mapper, experts, block, way)
+        contenders[f"base, {way}"] = _base(task, mapper, block, way, calls)
+    for contender in contenders.values():  # once, untimed
+        contender()
+    out: dict[str, dict[str, Any]] = {}
+    for name, values in timing.alternate(contenders, rounds).items():
+        seconds = timing.summary([value / calls for value in values])
+        rate = mapper.count * rows / seconds["median"]
+        out[name] = {"seconds": seconds, "texts_per_s": rate}
+    fastest = max(out[f"base, {way}"]["texts_per_s"] for way in WAYS)
+    for name, row in out.items():
+        base = out[f"base, {name.rpartition(', ')[2]}"]
+        row["share"] = row["texts_per_s"] / base["texts_per_s"]
+        row["share_of_fastest"] = row["texts_per_s"] / fastest
+    return {"calls_per_sample": calls, "rows_per_device": rows, "rows": out}
+
+
+def _experts(
+    task: tasks.Task, mapper: devices.Mapper, experts: Any, block: int, way: str
+) -> Callable[[], float]:
+    decode = expert_map(
+        task.score_fn,
+        task.params,
+        task.train,
+        experts,
+        mapper=mapper,
+        block_size=block if way == "side by side" else 1,
+        with_id=True,
+    )
+    decode.prepare()
+    most = mapper.count * block
+    return lambda: timing.seconds(lambda: [x.outputs for x in decode.chunks(experts, most)])
+
+
+def _base(
+    task: tasks.Task, mapper: devices.Mapper, block: int, way: str, calls: int
+) -> Callable[[], float]:
+    """The same prompts `block` times: in one batch, or in chunks that follow one another."""
+    batch = dict(task.train)
+    for name in ("tokens", "start", "row"):
+        value = np.asarray(batch[name])
+        value = np.concatenate([value.reshape(-1, *value.shape[2:])] * block)
+        chunks = 1 if way == "side by side" else block
+        batch[name] = value.reshape(chunks, -1, *value.shape[1:])
+
+    def decode(params: Any, data: Any, draw: jax.Array) -> Any:
+        return task.score_fn(params, data, draw)
+
+    shared = mapper.replicate((task.params, batch))
+    draws = mapper.split(np.zeros(mapper.count, np.int32))
+    program = mapper.compile(decode, shared, (draws,))
+
+    def all_of_them() -> list[Any]:
+        flying, fetched = None, []
+        for _ in range(calls):
+            launched = devices.launch(program, *shared, draws)
+            if flying is not None:
+                fetched.append(mapper.gather(flying))
+            flying = launched
+        return [*fetched, mapper.gather(flying)]
+
+    return lambda: timing.seconds(all_of_them)
