@@ -146,7 +146,7 @@ class RunLog:
         stop = self._start + len(scores)
         tree = {**_tree(scores), "seconds": self._seconds}
         name = f"experts_{self._start:08d}_{stop:08d}"
-        # An interrupt in the middle of a save flushes again: the segment may be there, or half of it.
+        # An interrupt in the middle of a save flushes again: the segment may be there, or half.
         if not (self.folder / name).exists():
             self._remove_unfinished(name)
             self._save(name, tree)
