@@ -115,7 +115,7 @@ class RunLog:
                 "undo the change or start a new run"
             )
         log = cls(run_dir, num)
-        log._remove_unfinished("*")
+        log._remove_unfinished("")
         return log
 
     def append(self, start: int, scores: Scores, seconds: float) -> None:
