@@ -36,6 +36,8 @@ def test_an_exported_expert_is_the_bits_that_were_scored(precision, tmp_path, ca
     assert found.dtype == precision
     for (name, one), (_, other) in zip(leaf_paths(found.params), leaf_paths(wanted), strict=True):
         assert np.asarray(one).tobytes() == np.asarray(other).tobytes(), name
+    modes = {path.stat().st_mode for path in (tmp_path / "best").glob("*.[js]*")}
+    assert len(modes) == 1, "the weights are as readable as the config"
     notes = json.loads((tmp_path / "best" / "thicket.json").read_text())
     assert notes["experts"]["ids"] == [int(best.ids)] and notes["rank"] == 1
     if precision == "float32":

@@ -224,6 +224,8 @@ def save_checkpoint(
         config |= dict.fromkeys(keys, dtype)
         (unfinished / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (unfinished / _NOTES).write_text(notes_text)
+        for file in unfinished.glob("*.safetensors"):  # written for their owner alone
+            shutil.copymode(unfinished / "config.json", file)
         _copy(base, unfinished)
         _flush(unfinished)
         unfinished.rename(to)
