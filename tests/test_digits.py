@@ -102,7 +102,7 @@ class TinyNeedsModule(Tiny):
 
 def prepare(kind, folder):
     builder = kind(data_dir=folder, file_format="array_record")
-    with images._quietly():
+    with images.quietly():
         builder.download_and_prepare()
     return pathlib.Path(builder.data_path)
 

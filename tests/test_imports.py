@@ -17,6 +17,7 @@ ROOT = pathlib.Path(tj.__file__).parent
 DIRECTION = [
     "errors",
     "strings",
+    "quiet",
     "noise",
     "experts",
     "perturbation",

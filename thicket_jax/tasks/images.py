@@ -5,17 +5,13 @@ neither it is prepared in ours. tensorflow-datasets prepares beside the place an
 is found is whole; all the same it is checked before it is used.
 """
 
-import contextlib
 import dataclasses
-import io
-import logging
 import pathlib
 import re
 import urllib.error
 import urllib.parse
 import urllib.request
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -23,6 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from thicket_jax.errors import DataError
+from thicket_jax.quiet import quietly
 from thicket_jax.tasks import digits_dataset
 from thicket_jax.tasks.tf_records import TfRecords
 
@@ -74,7 +71,7 @@ class ImageSet:
         """
         image, label = self._keys
         try:
-            with _quietly():
+            with quietly():
                 items = self._source.__getitems__([int(index) for index in indices])
             images = np.stack([np.asarray(item[image], np.uint8) for item in items])
             labels = np.array([item[label] for item in items], np.int32)
@@ -103,7 +100,7 @@ def open_images(name: str, folder: pathlib.Path) -> ImageSet:
       DataError: the set is unknown, is not image classification with images of one size, is
         damaged, or is not there and cannot be fetched.
     """
-    with _quietly():
+    with quietly():
         builder = _find(name, folder)
         keys = _features(name, builder)
         if not builder.is_prepared():
@@ -137,24 +134,6 @@ def split_items(key: jax.Array, total: int, counts: Mapping[str, int]) -> dict[s
     order = np.asarray(jax.random.permutation(key, total))
     ends = np.cumsum(list(counts.values()))
     return dict(zip(counts, np.split(order, ends)[: len(counts)], strict=True))
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keeps tensorflow-datasets' bars, notices and log lines off the terminal."""
-    logger = logging.getLogger("absl")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before
 
 
 def _find(name: str, folder: pathlib.Path) -> Any:

@@ -5,18 +5,15 @@ the target. It is made backwards: two values at random become one by an operatio
 left, and that is the target. Every value on the way is a whole number above zero.
 """
 
-import contextlib
 import functools
 import hashlib
-import io
-import logging
 import pathlib
 import random
-import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
 from thicket_jax.errors import ArgumentError, DataError
+from thicket_jax.quiet import quietly
 
 SIZES = (3, 4)  # how many numbers
 LARGEST = 99  # numbers are 1 to this
@@ -97,7 +94,7 @@ def open_puzzles(
     while size < max(train, test):
         size *= 2
     place = pathlib.Path(folder).expanduser()
-    with _quietly():
+    with quietly():
         builder = _builder_class()(place, size, seed % 2**64)
         _prepare(builder, place)
         return _read(builder, "train", train), _read(builder, "test", test)
@@ -209,24 +206,6 @@ def _read(builder: Any, part: Part, count: int) -> list[Puzzle]:
     if len(found) != count or any(part_of(puzzle) != part for puzzle in found):
         raise _damaged(builder, f"{len(found)} puzzles, or not those of its part")
     return found
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keeps tensorflow-datasets' bars, notices and log lines off the terminal."""
-    logger = logging.getLogger("absl")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before
 
 
 def _damaged(builder: Any, reason: str) -> DataError:
