@@ -18,6 +18,7 @@ DIRECTION = [
     "errors",
     "strings",
     "quiet",
+    "threefry",
     "noise",
     "experts",
     "perturbation",

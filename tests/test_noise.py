@@ -14,9 +14,10 @@ import pytest
 from scipy.special import ndtr
 
 import thicket_jax as tj
+from thicket_jax import threefry
 from thicket_jax.errors import ArgumentError
 from thicket_jax.noise import FAMILIES, Noise
-from thicket_jax.perturbation import leaf_noise
+from thicket_jax.perturbation import apply_noise, leaf_noise
 
 SHAPES = [(), (0,), (31,), (33,), (3, 5, 7)]
 LARGE = 2**20
@@ -214,3 +215,31 @@ def test_the_draw_of_sigmas_is_uncorrelated_with_the_noise(family):
     between = correlations(np.asarray(drawn, np.float64)[None], noise.T)
     assert np.abs(between).max() < 5.5
     assert abs(np.square(between).mean() - 1) < 4.5 * math.sqrt(2 / between.size)
+
+
+@pytest.mark.parametrize("prng", ["threefry2x32", "threefry4x32"])
+@pytest.mark.parametrize("shape", [(), (1,), (5, 7), (100_003,)], ids=str)
+def test_gaussian_is_jax_random_normal(shape, prng):
+    key = jax.random.key(23, impl=prng)
+    np.testing.assert_array_equal(
+        draw("gaussian", key, shape), jax.jit(jax.random.normal, static_argnums=1)(key, shape)
+    )
+
+
+def test_words_are_jax_random_bits():
+    keys = jax.random.split(jax.random.key(29), 3)
+    drawn = jax.jit(jax.vmap(lambda key: threefry.words(key, (1001,))))(keys)
+    expected = [jax.random.bits(key, (1001,)) for key in keys]
+    np.testing.assert_array_equal(drawn, expected)
+
+
+@pytest.mark.parametrize("prng", ["threefry2x32", "threefry4x32"])
+@pytest.mark.parametrize("family", ["gaussian", "rademacher"])
+@pytest.mark.parametrize("shapes", [((1024, 1024),), ((128, 128),) * 4], ids=["one", "four"])
+def test_no_array_of_noise_survives_compiling(shapes, family, prng):
+    params = {f"w{i}": jax.ShapeDtypeStruct(shape, jnp.float32) for i, shape in enumerate(shapes)}
+    expert = tj.population(jax.random.key(0, impl=prng), 1, 0.1, noise=Noise(family))[0]
+    scales = (np.float32(1),) * len(shapes)
+    compiled = jax.jit(apply_noise).lower(params, expert, scales).compile()
+    memory = compiled.memory_analysis()
+    assert memory.temp_size_in_bytes < 0.1 * memory.output_size_in_bytes

@@ -17,7 +17,7 @@ from thicket_jax.errors import ArgumentError, ParameterError
 from thicket_jax.experts import Population, check_key
 from thicket_jax.noise import FAMILIES, Family, Noise
 
-_GROUPED_LEAF = 2**17  # elements: smaller leaves of one shape are moved in one loop
+_GROUPED_LEAF = 2**12  # elements: smaller leaves of one shape are moved in one loop
 _QUANTISED_SUFFIX = re.compile(r"(scale|scales|scale_inv|zero_point|zero_points|absmax)$")
 
 

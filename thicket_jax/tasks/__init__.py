@@ -85,7 +85,7 @@ class Options:
     antithetic: bool = False
     """Sample pairs +ε and −ε that share an id."""
     prng: str = "threefry2x32"
-    """PRNG implementation: threefry2x32 or threefry4x32 (faster on a CPU)."""
+    """PRNG implementation: threefry2x32 or threefry4x32."""
     seed: int = 0
     """Seed of the population, and of the task's data and base model."""
     train_items: int = 256
