@@ -6,11 +6,12 @@ keys → perturb → score → select → ensemble → report. See README.md.
 from thicket_jax.ensembles import ensemble, majority_vote, mean, mean_probs, median, merge
 from thicket_jax.errors import ThicketError
 from thicket_jax.experts import Population, population
-from thicket_jax.noise import Noise, gaussian, rademacher, tied_gaussian
+from thicket_jax.noise import Noise, gaussian, low_rank, rademacher, tied_gaussian
 from thicket_jax.perturbation import perturb
 from thicket_jax.scoring import Scores, score
 from thicket_jax.search import Result, randopt
 from thicket_jax.selection import top_k
+from thicket_jax.usage import matrix_axes
 
 __all__ = [
     "Noise",
@@ -20,7 +21,9 @@ __all__ = [
     "ThicketError",
     "ensemble",
     "gaussian",
+    "low_rank",
     "majority_vote",
+    "matrix_axes",
     "mean",
     "mean_probs",
     "median",

@@ -17,6 +17,7 @@ import numpy as np
 from thicket_jax import devices as dv
 from thicket_jax.errors import MemoryLimitError
 from thicket_jax.experts import Population, check_count
+from thicket_jax.implicit import evaluate, is_implicit
 from thicket_jax.noise import Noise
 from thicket_jax.perturbation import apply_noise, leaf_scales
 
@@ -56,6 +57,7 @@ class ExpertMap:
       mapper: over which devices.
       block: experts per vmap, b; halved when a device runs out of memory.
       with_id: whether `fn` takes the expert's id, int32 [], so that it can fold keys from it.
+      stream: whether a leaf is perturbed where it is used, and dropped after.
       compile_seconds: spent compiling so far.
     """
 
@@ -65,6 +67,7 @@ class ExpertMap:
     mapper: dv.Mapper
     block: int
     with_id: bool = False
+    stream: bool = False
     compile_seconds: float = 0.0
 
     def on(self, data: Any) -> "ExpertMap":
@@ -126,9 +129,8 @@ class ExpertMap:
         began = time.monotonic()
         while True:
             try:
-                found = _kept_program(
-                    self.fn, self.noise, self.mapper, self.block, self.shared, self.with_id
-                )
+                how = _How(self.noise, self.mapper, self.block, self.with_id, self.stream)
+                found = _kept_program(self.fn, how, self.shared)
                 break
             except jax.errors.JaxRuntimeError as error:
                 if not dv.is_out_of_memory(error):
@@ -169,49 +171,50 @@ class ExpertMap:
         return jax.tree.map(flatten, self.mapper.gather(flight.outputs, flight.error))
 
 
+@dataclasses.dataclass(frozen=True)
+class _How:
+    """What a compiled program depends on beside its function and shapes; see `ExpertMap`."""
+
+    noise: Noise
+    mapper: dv.Mapper
+    block: int
+    with_id: bool
+    stream: bool
+
+
 _PROGRAMS: collections.OrderedDict[Any, tuple[Any, int]] = collections.OrderedDict()
 _MOST_PROGRAMS = 32
+_NAMED: set[str] = set()  # leaves whose building was told, once a process
 
 
-def _kept_program(
-    fn: Callable[..., Any],
-    noise: Noise,
-    mapper: dv.Mapper,
-    block: int,
-    shared: tuple,
-    with_id: bool,
-) -> tuple[Any, int]:
+def _kept_program(fn: Callable[..., Any], how: _How, shared: tuple) -> tuple[Any, int]:
     """Returns the program for these arguments' shapes, compiled only if it is not kept.
 
     What is kept refers to the function, and to no array.
     """
     leaves, structure = jax.tree.flatten(shared)
     described = tuple((x.shape, str(x.dtype), x.sharding) for x in leaves)
-    key = (fn, noise, mapper, block, structure, described, with_id)
+    key = (fn, how, structure, described)
     if key not in _PROGRAMS:
-        _PROGRAMS[key] = _compile(fn, noise, mapper, block, shared, with_id)
+        _PROGRAMS[key] = _compile(fn, how, shared)
         if len(_PROGRAMS) > _MOST_PROGRAMS:
             _PROGRAMS.popitem(last=False)
     _PROGRAMS.move_to_end(key)
     return _PROGRAMS[key]
 
 
-def _compile(
-    fn: Callable[..., Any],
-    noise: Noise,
-    mapper: dv.Mapper,
-    block: int,
-    shared: tuple,
-    with_id: bool,
-) -> tuple[Any, int]:
+def _compile(fn: Callable[..., Any], how: _How, shared: tuple) -> tuple[Any, int]:
     """Compiles the program of a call; returns it with its number of blocks, M."""
-    shapes = jax.eval_shape(fn, *shared[:2], *((np.int32(0),) if with_id else ()))
+    noise, block, mapper = how.noise, how.block, how.mapper
+    shapes = jax.eval_shape(fn, *shared[:2], *((np.int32(0),) if how.with_id else ()))
     size = block * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
     num_blocks = int(np.clip(_MOST_OUTPUT_BYTES // max(size, 1), 1, _MOST_BLOCKS))
 
     def one(expert: Population, params: Any, data: Any, scales: Any) -> Any:
-        moved = apply_noise(params, expert, scales)
-        return fn(moved, data, expert.ids) if with_id else fn(moved, data)
+        rest = (data, expert.ids) if how.with_id else (data,)
+        if how.stream or is_implicit(noise):
+            return evaluate(fn, params, expert, scales, *rest, stream=how.stream, named=_NAMED)
+        return fn(apply_noise(params, expert, scales), *rest)
 
     def program(
         params: Any, data: Any, scales: Any, key: Any, ids: Any, sigmas: Any, signs: Any, count: Any
@@ -259,6 +262,7 @@ def expert_map(
     block_size: int | str = "auto",
     most: int | None = None,
     with_id: bool = False,
+    stream: bool = False,
 ) -> ExpertMap:
     """Puts parameters and data on the devices and chooses the block size.
 
@@ -273,6 +277,7 @@ def expert_map(
       most: with `"auto"`, experts in one block on all devices at most, so that a caller can log
         that often; default N.
       with_id: call `fn(params, data, id)` with the expert's id, int32 [].
+      stream: perturb a leaf where it is used and drop it after; see `score`.
 
     Raises:
       MemoryLimitError: one expert needs more memory than the device has free.
@@ -282,9 +287,9 @@ def expert_map(
     fair = max(1, -(-len(population) // mapper.count))
     if block_size != "auto":
         block = min(check_count("block_size", block_size), fair)
-        return ExpertMap(fn, shared, population.noise, mapper, block, with_id)
+        return ExpertMap(fn, shared, population.noise, mapper, block, with_id, stream)
     fair = min(fair, _MOST_BLOCK, max(1, (most or len(population)) // mapper.count))
-    chosen = ExpertMap(fn, shared, population.noise, mapper, 1, with_id)
+    chosen = ExpertMap(fn, shared, population.noise, mapper, 1, with_id, stream)
     device = mapper.devices[0]
     outputs, one = dv.program_bytes(chosen._program()[0])
     free = dv.free_bytes(device)

@@ -182,13 +182,14 @@ class Predictor:
         block_size: int | str = "auto",
         mapper: dv.Mapper,
         with_id: bool = False,
+        stream: bool = False,
     ) -> None:
         """Takes what `ensemble` takes; `with_id` is that of `expert_map`."""
         check_experts("experts", experts)
         plan(params, experts.noise)
         self.apply_fn, self.experts, self.mapper = apply_fn, experts, mapper
         self.params = mapper.replicate(params)
-        self.block_size, self.with_id = block_size, with_id
+        self.block_size, self.with_id, self.stream = block_size, with_id, stream
         self._maps: dict[Any, ExpertMap] = {}
 
     def __call__(self, batch: Any) -> Any:
@@ -205,6 +206,7 @@ class Predictor:
                 mapper=self.mapper,
                 block_size=self.block_size,
                 with_id=self.with_id,
+                stream=self.stream,
             )
         ready = self._maps[shape]
         ready.shared = (ready.shared[0], self.mapper.replicate(batch), *ready.shared[2:])
@@ -221,6 +223,7 @@ def ensemble(
     block_size: int | str = "auto",
     devices: Sequence[jax.Device] | None = None,
     backend: str = "pmap",
+    stream: bool = False,
 ) -> Callable[[Any], Any]:
     """Returns `predict(batch)`: the experts' predictions, combined.
 
@@ -229,7 +232,7 @@ def ensemble(
       params: θ; never modified.
       experts: K experts, best first.
       combine: `majority_vote`, `mean`, `median`, `mean_probs`, or any function of [K, B, ...].
-      block_size, devices, backend: as in `score`.
+      block_size, devices, backend, stream: as in `score`.
 
     Returns:
       A function of a batch; it compiles once per batch shape. Memory: one block of perturbed
@@ -253,6 +256,7 @@ def ensemble(
         experts,
         block_size=block_size,
         mapper=dv.mapper(devices, backend, params),
+        stream=stream,
     )
     return lambda batch: combine(predictor(batch))
 

@@ -5,17 +5,20 @@ The only place where noise meets parameters. Scoring, ensembling, merging and ex
 """
 
 import dataclasses
+import functools
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thicket_jax import threefry
 from thicket_jax.errors import ArgumentError, ParameterError
 from thicket_jax.experts import Population, check_key
-from thicket_jax.noise import FAMILIES, Family, Noise
+from thicket_jax.noise import FAMILIES, Noise, draw
 
 _GROUPED_LEAF = 2**12  # elements: smaller leaves of one shape are moved in one loop
 _QUANTISED_SUFFIX = re.compile(r"(scale|scales|scale_inv|zero_point|zero_points|absmax)$")
@@ -125,6 +128,12 @@ def plan(params: Any, noise: Noise) -> Plan:
             + ", ".join(repr(path) for path in candidates[:3])
         )
     _check_hashes([path for path, _ in named])
+    unknown = [path for path, _ in noise.axes if path not in dtypes]
+    if unknown:
+        raise ParameterError(
+            f"noise axes name the leaf {unknown[0]!r}, which params has not; look at the function "
+            "that takes these parameters with tj.matrix_axes"
+        )
     return Plan(tuple(p for p, _ in named), tuple(chosen), tuple(skipped), noise)
 
 
@@ -175,32 +184,113 @@ def leaf_noise(expert: Population, path: str, shape: tuple[int, ...]) -> jax.Arr
     The leaf's key is fold_in(fold_in(population key, expert id), path_hash(path)): it depends on
     no other leaf. A tied law hashes the shape instead of the path.
     """
-    family = FAMILIES[expert.noise.family]
     key = jax.random.fold_in(expert.key, expert.ids)
-    key = jax.random.fold_in(key, _folded(family, path, shape))
-    return family.draw(key, tuple(shape))
+    key = jax.random.fold_in(key, _folded(expert.noise, path, shape))
+    return draw(expert.noise, key, path, tuple(shape))
 
 
-def _folded(family: Family, path: str, shape: tuple[int, ...]) -> np.uint32:
-    return np.uint32(path_hash(f"shape {tuple(shape)}" if family.tied else path))
+def _folded(noise: Noise, path: str, shape: tuple[int, ...]) -> np.uint32:
+    tied = noise.family in FAMILIES and FAMILIES[noise.family].tied
+    return np.uint32(path_hash(f"shape {tuple(shape)}" if tied else path))
 
 
-def _groups(leaves: dict[int, jax.Array]) -> list[list[int]]:
-    """Returns the leaves that are moved in one loop: small ones of one shape and dtype.
+def _groups(moves: "Moves", indices: Sequence[int]) -> list[list[int]]:
+    """Returns the leaves that are moved in one loop: small ones of one shape, dtype and law.
 
     A leaf's generator is code of its own to compile; a loop has it once. Large leaves stay alone,
     so that nothing of theirs is copied.
     """
     groups: dict[Any, list[int]] = {}
-    for i, leaf in leaves.items():
+    for i in indices:
+        leaf = moves.leaves[i]
         alone = i if leaf.size > _GROUPED_LEAF else None
-        groups.setdefault((leaf.shape, leaf.dtype, alone), []).append(i)
+        kinds = moves.noise.letters(moves.plan.paths[i], leaf.ndim)
+        groups.setdefault((leaf.shape, leaf.dtype, kinds, alone), []).append(i)
     return list(groups.values())
 
 
 def sum_dtype(dtype: Any) -> Any:
     """Returns the dtype in which noise is added to a leaf: float32, or float64 for float64."""
     return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Moves:
+    """What it takes to move each chosen leaf of one expert.
+
+    Attributes:
+      plan: which leaves.
+      leaves: of θ, in flattening order.
+      structure: of θ.
+      root: the population's key.
+      keys: leaf index → the leaf's own key.
+      sigma: float32 [], sign·σ.
+      scales: factor on σ for every leaf.
+      noise: the law.
+    """
+
+    plan: Plan
+    leaves: list[Any]
+    structure: Any
+    root: jax.Array
+    keys: dict[int, jax.Array]
+    sigma: jax.Array
+    scales: tuple[Any, ...]
+    noise: Noise
+
+    def leaf(self, i: int) -> jax.Array:
+        """Returns leaf i moved: θ + (sign·σ·scale)·ε, in float32, rounded once."""
+        row = (self.leaves[i], self.keys[i], self.scales[i])
+        return self._move(self.plan.paths[i], row)
+
+    def _move(self, path: str, row: tuple) -> jax.Array:
+        leaf, key, scale = row
+        wide = sum_dtype(leaf.dtype)
+        epsilon = draw(self.noise, key, path, leaf.shape)
+        moved = leaf.astype(wide) + (self.sigma * scale).astype(wide) * epsilon.astype(wide)
+        return moved.astype(leaf.dtype)
+
+    def moved(self, indices: Sequence[int]) -> dict[int, jax.Array]:
+        """Returns the leaves of these indices, moved; small ones of one shape in one loop."""
+        out = {}
+        for members in _groups(self, indices):
+            if len(members) == 1:
+                out[members[0]] = self.leaf(members[0])
+                continue
+            # The same arithmetic in a loop: a leaf's bits do not depend on who shares its shape.
+            rows = [(self.leaves[i], self.keys[i], self.scales[i]) for i in members]
+            stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *rows)
+            move = functools.partial(self._move, self.plan.paths[members[0]])
+            together = jax.lax.map(move, stacked)
+            out |= {i: together[n] for n, i in enumerate(members)}
+        return out
+
+
+def moves(params: Any, expert: Population, scales: tuple[Any, ...]) -> Moves:
+    """Returns what moves each leaf of one expert; takes what `apply_noise` takes."""
+    law = plan(params, expert.noise)
+    leaves, structure = jax.tree_util.tree_flatten(params)
+    # Constants of a caller's jit must not be folded: folded arithmetic rounds differently.
+    ids, sigmas, signs, scales = jax.lax.optimization_barrier(
+        (expert.ids, expert.sigmas, expert.signs, scales)
+    )
+    chosen = [i for i, use in enumerate(law.chosen) if use]
+    hashes = [_folded(expert.noise, law.paths[i], np.shape(leaves[i])) for i in chosen]
+    root = jax.random.fold_in(expert.key, ids)
+    # A loop of at least two, so that keys are held: fused, each use would fold them again.
+    hashes += hashes[:1]
+    keys = jax.lax.map(lambda leaf_hash: threefry.fold_in(root, leaf_hash), np.stack(hashes))
+    leaves = [jnp.asarray(x) if use else x for x, use in zip(leaves, law.chosen, strict=True)]
+    return Moves(
+        plan=law,
+        leaves=leaves,
+        structure=structure,
+        root=expert.key,
+        keys={i: keys[n] for n, i in enumerate(chosen)},
+        sigma=signs * sigmas,
+        scales=scales,
+        noise=expert.noise,
+    )
 
 
 def apply_noise(params: Any, expert: Population, scales: tuple[Any, ...]) -> Any:
@@ -217,39 +307,10 @@ def apply_noise(params: Any, expert: Population, scales: tuple[Any, ...]) -> Any
     Returns:
       A pytree like `params`. Memory: one copy of the perturbed leaves.
     """
-    law = plan(params, expert.noise)
-    leaves, structure = jax.tree_util.tree_flatten(params)
-    # Constants of a caller's jit must not be folded: folded arithmetic rounds differently.
-    ids, sigmas, signs, scales = jax.lax.optimization_barrier(
-        (expert.ids, expert.sigmas, expert.signs, scales)
-    )
-    expert = Population(expert.key, ids, sigmas, signs, expert.noise)
-    family = FAMILIES[expert.noise.family]
-    chosen = [i for i, use in enumerate(law.chosen) if use]
-    hashes = [_folded(family, law.paths[i], np.shape(leaves[i])) for i in chosen]
-    root = jax.random.fold_in(expert.key, expert.ids)
-    keys = jax.lax.map(lambda leaf_hash: jax.random.fold_in(root, leaf_hash), np.stack(hashes))
-    sigma = expert.signs * expert.sigmas
-
-    def move(row: tuple) -> jax.Array:
-        leaf, key, scale = row
-        wide = sum_dtype(leaf.dtype)
-        epsilon = family.draw(key, leaf.shape)
-        moved = leaf.astype(wide) + (sigma * scale).astype(wide) * epsilon.astype(wide)
-        return moved.astype(leaf.dtype)
-
-    rows = {i: (jnp.asarray(leaves[i]), keys[n], scales[i]) for n, i in enumerate(chosen)}
-    out = list(leaves)
-    for members in _groups({i: leaf for i, (leaf, _, _) in rows.items()}):
-        if len(members) == 1:
-            out[members[0]] = move(rows[members[0]])
-            continue
-        # The same arithmetic in a loop: a leaf's bits do not depend on who shares its shape.
-        stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *(rows[i] for i in members))
-        moved = jax.lax.map(move, stacked)
-        for n, i in enumerate(members):
-            out[i] = moved[n]
-    return jax.tree_util.tree_unflatten(structure, out)
+    ready = moves(params, expert, scales)
+    moved = ready.moved(list(ready.keys))
+    out = [moved.get(i, leaf) for i, leaf in enumerate(ready.leaves)]
+    return jax.tree_util.tree_unflatten(ready.structure, out)
 
 
 _perturb = jax.jit(apply_noise)

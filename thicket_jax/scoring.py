@@ -79,6 +79,7 @@ def score(
     devices: Sequence[jax.Device] | None = None,
     backend: str = "pmap",
     keep_items: bool = True,
+    stream: bool = False,
     progress: Progress | None = None,
 ) -> Scores:
     """Scores every expert of a population (Neural Thickets, RandOpt, the sampling step).
@@ -98,6 +99,10 @@ def score(
       devices: default every visible device.
       backend: `"pmap"`, `"shard_map"` or `"none"`; equal results.
       keep_items: keep [N, B] outcomes where the score is per item.
+      stream: perturb each leaf where the function uses it and drop it after, for models of which
+        no second copy fits: with `block_size=1` the peak is the parameters and the largest leaf,
+        instead of twice the parameters. The same bits; a leaf that is used several times, or in a
+        loop, is drawn every time.
       progress: called with (done, N).
 
     Returns:
@@ -125,6 +130,7 @@ def score(
         block_size=block_size,
         mapper=dv.mapper(devices, backend, params),
         keep_items=keep_items,
+        stream=stream,
     )
     parts = []
     for start, part in scorer.stream(population):
@@ -150,6 +156,7 @@ class Scorer:
         keep_items: bool = True,
         most: int | None = None,
         with_id: bool = False,
+        stream: bool = False,
     ) -> None:
         """Checks the score function by its shapes, places data and compiles; see `score`.
 
@@ -172,6 +179,7 @@ class Scorer:
             block_size=block_size,
             most=most,
             with_id=with_id,
+            stream=stream,
         )
 
     def stream(

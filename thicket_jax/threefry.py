@@ -14,6 +14,11 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 
 
+def written_out(key: jax.Array, shape: tuple[int, ...]) -> bool:
+    """Whether `words` draws by the arithmetic of this file."""
+    return str(jax.random.key_impl(key)) == "threefry2x32" and math.prod(shape) < 2**32
+
+
 def words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draws uint32 of `shape`: what `jax.random.bits(key, shape)` draws from partitionable keys.
 
@@ -22,13 +27,29 @@ def words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     part of them can be drawn alone, by any device.
 
     Args:
-      key: typed key of threefry2x32.
-      shape: of fewer than 2**32 elements.
+      key: typed key; of another implementation than threefry2x32, `jax.random.bits` draws.
+      shape: of the words.
     """
+    if not written_out(key, shape):
+        return jax.random.bits(key, shape, jnp.uint32)
     parts = jax.random.key_data(key)
     low = jax.lax.iota(jnp.uint32, math.prod(shape))
     first, second = _block(parts[0], parts[1], jnp.zeros_like(low), low)
     return (first ^ second).reshape(shape)
+
+
+def fold_in(key: jax.Array, data: jax.Array) -> jax.Array:
+    """Returns `jax.random.fold_in(key, data)`: a typed key [] of any implementation.
+
+    Args:
+      key: typed key [].
+      data: uint32 [].
+    """
+    if str(jax.random.key_impl(key)) != "threefry2x32":
+        return jax.random.fold_in(key, data)
+    parts = jax.random.key_data(key)
+    folded = _block(parts[0], parts[1], jnp.zeros_like(data), data)
+    return jax.random.wrap_key_data(jnp.stack(folded), impl="threefry2x32")
 
 
 def _block(k0: jax.Array, k1: jax.Array, x0: jax.Array, x1: jax.Array) -> tuple:

@@ -83,38 +83,23 @@ def decoder(config: Config, max_tokens: int, dtype: str) -> Decode:
         chosen, ended, fine = choose(logits, batch, draw, index, ended)
         return chosen, ended, finite & fine, cache["keys"], cache["values"]
 
-    def loop(prefill: Any, step: Any, lead: tuple, params: Any, batch: Batch, draw: Any) -> Any:
-        """The loop over steps; `prefill` and `step` may be those of many experts (`lead`)."""
+    def rows(params: Any, batch: Batch, draw: Any) -> Any:
         state = prefill(params, batch, draw)
-        R = state[0].shape[-1]
-        out = jnp.full((max_tokens, *lead, R), filler, jnp.int32).at[0].set(state[0])
+        out = jnp.full((max_tokens, state[0].shape[0]), filler, jnp.int32).at[0].set(state[0])
 
         def more(carry: Any) -> Any:
-            index, _, state = carry
-            return (index < max_tokens) & ~state[1].all()
+            index, going, _, _ = carry
+            return (index < max_tokens) & going
 
         def body(carry: Any) -> Any:
-            index, out, state = carry
+            index, _, out, state = carry
             state = step(params, batch, draw, index, state)
             out = jax.lax.dynamic_update_index_in_dim(out, state[0], index, 0)
-            return index + 1, out, state
+            return index + 1, any_expert(~state[1].all()), out, state
 
-        _, out, state = jax.lax.while_loop(more, body, (jnp.ones((), jnp.int32), out, state))
-        return {"tokens": jnp.moveaxis(out, 0, -1), "finite": state[2]}
-
-    @jax.custom_batching.custom_vmap
-    def rows(params: Any, batch: Batch, draw: Any) -> Any:
-        return loop(prefill, step, (), params, batch, draw)
-
-    @rows.def_vmap
-    def _many(axis_size: int, in_batched: Any, params: Any, batch: Batch, draw: Any) -> Any:
-        # A loop whose condition differs between experts would copy every cache at every step;
-        # here the loop is outside and the experts are inside.
-        axes = jax.tree.map(lambda batched: 0 if batched else None, tuple(in_batched))
-        many_prefill = jax.vmap(prefill, in_axes=axes, axis_size=axis_size)
-        many_steps = jax.vmap(step, in_axes=(*axes, None, 0), axis_size=axis_size)
-        out = loop(many_prefill, many_steps, (axis_size,), params, batch, draw)
-        return out, jax.tree.map(lambda _: True, out)
+        begin = (jnp.ones((), jnp.int32), any_expert(~state[1].all()), out, state)
+        _, _, out, state = jax.lax.while_loop(more, body, begin)
+        return {"tokens": out.T, "finite": state[2]}
 
     def decode(params: Any, batch: Batch, draw: jax.Array) -> dict[str, jax.Array]:
         common = {name: batch[name] for name in ("key", "temperature", "top_p")}
@@ -129,6 +114,21 @@ def decoder(config: Config, max_tokens: int, dtype: str) -> Decode:
         return jax.lax.map(chunk, chunks)
 
     return decode
+
+
+@jax.custom_batching.custom_vmap
+def any_expert(going: jax.Array) -> jax.Array:
+    """Returns `going`, bool []; under vmap, whether it holds for any: one value for all experts.
+
+    A loop whose condition differs between experts would copy every cache at every step.
+    """
+    return going
+
+
+@any_expert.def_vmap
+def _any_expert(axis_size: int, in_batched: list[bool], going: jax.Array) -> tuple[Any, bool]:
+    del axis_size
+    return any_expert(going.any(0) if in_batched[0] else going), False
 
 
 def next_tokens(logits: jax.Array, batch: Batch, draw: jax.Array, step: jax.Array) -> jax.Array:
