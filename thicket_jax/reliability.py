@@ -269,8 +269,9 @@ def _halves(
     for side in range(2):
         part = order[:, side * size : (side + 1) * size]
         np.put_along_axis(picked[side], part, 1 / size, axis=1)
-    # Summing about one expert keeps the digits of large outcomes, and equal rows exactly equal.
-    centred = outcomes - outcomes[:1]
+    # Sums about the median expert keep the digits of large outcomes, and equal experts equal;
+    # about the mean, one divergent expert would take the digits of all others.
+    centred = outcomes - np.median(outcomes, axis=0)
     return centred @ picked[0].T, centred @ picked[1].T
 
 

@@ -142,7 +142,8 @@ def expected_best(tail: Tail, ns: Sequence[int]) -> list[dict[str, Any]]:
 
     With p the rate and S the least of n uniform numbers, the best score is
     u + σ·((S/p)^(−ξ) − 1)/ξ, so its mean is
-    u + σ/ξ·(p^ξ·Γ(n + 1)·Γ(1 − ξ)/Γ(n + 1 − ξ) − 1); for ξ = 0 u + σ·(H_n + ln p), H_n the harmonic number. Infinite for ξ ≥ 1.
+    u + σ/ξ·(p^ξ·Γ(n + 1)·Γ(1 − ξ)/Γ(n + 1 − ξ) − 1); for ξ = 0 u + σ·(H_n + ln p),
+    H_n the harmonic number. Infinite for ξ ≥ 1.
 
     The tail says nothing of what lies below the threshold, so that n·p, the exceedances to expect,
     has to be at least 5. Far beyond N the interval is wide, and the truth of the law is assumed.
