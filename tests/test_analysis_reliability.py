@@ -66,7 +66,7 @@ def test_split_half_against_a_slow_version():
 
 def test_halves_are_disjoint_means():
     # One item is 1, the rest 0: it is in one half, in the other, or (odd B) in neither.
-    items = np.zeros((2, 5))
+    items = np.zeros((3, 5))
     items[1, 2] = 1
     left, right = reliability._halves(items, 2, 400, 0)
     assert set(left[1]) == {0, 0.5}
@@ -283,6 +283,9 @@ def test_regret_of_equal_scores_of_one_expert_and_of_a_record():
         (lambda: reliability.split_half(np.ones(3)), r"\[N, B\]"),
         (lambda: reliability.split_half(np.ones((3, 2)), np.ones(2, bool)), "failed"),
         (lambda: reliability.split_half(np.ones((3, 2)), confidence=0), "confidence=0"),
+        (lambda: reliability.split_half(np.ones((3, 2)), splits=0), "splits=0"),
+        (lambda: reliability.split_half(np.eye(4), draws=0), "draws=0"),
+        (lambda: regret.selection_regret(np.ones((3, 2)), [1], [1], draws=0), "draws=0"),
         (lambda: reliability.reliability_curve(np.ones((3, 2)), [0]), "sizes has 0"),
         (lambda: reliability.items_for_reliability(0.5, 3, 1.0), "wanted=1.0"),
         (lambda: regret.selection_regret(np.ones((3, 2)), [4], [1]), "k=4 of 3"),

@@ -10,6 +10,7 @@ import numpy as np
 
 from thicket_jax.errors import ArgumentError
 from thicket_jax.reliability import complete, logged_items
+from thicket_jax.resampling import check_draws
 from thicket_jax.run_record import RunRecord
 
 
@@ -68,6 +69,7 @@ def selection_regret(
         raise ArgumentError(f"base {list(reference.shape)} must be {B} finite outcomes, like items")
     if judged_on not in ("rest", "all"):
         raise ArgumentError(f"judged_on={judged_on!r} must be 'rest' or 'all'")
+    check_draws("draws", draws)
     most = B - 1 if judged_on == "rest" else B
     for k in ks:
         if not 1 <= k <= n:

@@ -12,6 +12,12 @@ from thicket_jax.errors import ArgumentError
 CELLS = 4_000_000  # numbers held at a time by what works through resamples in pieces
 
 
+def check_draws(name: str, draws: int) -> None:
+    """Refuses a number of resamples below 1 with an `ArgumentError`."""
+    if draws < 1:
+        raise ArgumentError(f"{name}={draws} must be at least 1, such as 500")
+
+
 def bootstrap_counts(n: int, draws: int, seed: int = 0) -> np.ndarray:
     """Returns how often each of n units is drawn, int64 [R, n]; every row sums to n.
 
@@ -27,8 +33,9 @@ def bootstrap_counts(n: int, draws: int, seed: int = 0) -> np.ndarray:
 
     Source: Efron, "Bootstrap methods: another look at the jackknife", 1979.
     """
-    if n < 1 or draws < 1:
-        raise ArgumentError(f"n={n} units and draws={draws} resamples must both be at least 1")
+    check_draws("draws", draws)
+    if n < 1:
+        raise ArgumentError(f"n={n} units cannot be resampled; at least 1 is needed")
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)
 
 

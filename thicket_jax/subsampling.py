@@ -193,6 +193,7 @@ def resampled_top(
     Raises:
       ArgumentError: as `expected_top`.
     """
+    resampling.check_draws("draws", draws)
     order = _order(*_checked(scores, failed))
     N = len(order)
     rng = np.random.default_rng(seed)

@@ -101,6 +101,7 @@ def fit_tail(
         )
     if not 0 < share < 1:
         raise ArgumentError(f"share={share!r} must lie between 0 and 1, such as 0.1")
+    resampling.check_draws("draws", draws)
     resampling.percentile_interval(np.zeros(1), confidence)
     N = len(scores)
     alive = np.sort(scores[~failed & np.isfinite(scores)])[::-1]
@@ -215,11 +216,12 @@ def fit_generalised_pareto(exceedances: np.ndarray) -> tuple[np.ndarray, np.ndar
     quartile = np.where(quartile > 0, quartile, np.where(y > 0, y, np.inf).min(-1))
     grid = 1 - np.sqrt(points / (np.arange(1, points + 1) - 0.5))
     thetas = grid / (3 * quartile[..., None]) + 1 / y[..., -1:]
+    # θ = 0, an exponential, is the limit; a step of rounding from it is as good.
+    thetas = np.where(thetas == 0, 1e-12 / y[..., -1:], thetas)
     shapes = np.stack([_shape(y, thetas[..., i]) for i in range(points)], -1)
     likelihood = m * (np.log(-thetas / shapes) - shapes - 1)
     weights = np.exp(likelihood - likelihood.max(-1, keepdims=True))
     theta = (weights * thetas).sum(-1) / weights.sum(-1)
-    # An exactly exponential tail is the limit; a step of rounding from it is as good.
     theta = np.where(theta == 0, 1e-12 / y[..., -1], theta)
     shape = _shape(y, theta)
     return shape, -shape / theta

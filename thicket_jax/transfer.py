@@ -13,7 +13,7 @@ import numpy as np
 from thicket_jax.correlations import spearman
 from thicket_jax.errors import ArgumentError
 from thicket_jax.reliability import complete, logged_items
-from thicket_jax.resampling import CELLS
+from thicket_jax.resampling import CELLS, check_draws
 from thicket_jax.run_record import RunRecord
 
 
@@ -23,8 +23,11 @@ class Control:
 
     Attributes:
       selected: the statistic of the selected experts, in the unit of the values.
-      random: its mean over random selections with as many experts of each sigma.
+      random: its mean over random selections with as many experts of each sigma, from all, the
+        selected among them.
       difference: selected − random.
+      others: the mean of the values of those not selected, each sigma weighted as the selected
+        have it; NaN for another statistic, or where a sigma has no others.
       null: (low, high), the middle 95 % of random selections. No interval of the difference: it
         says where chance alone puts the statistic.
       p_value: the share of selections, the observed one among them, whose statistic is at least
@@ -36,6 +39,7 @@ class Control:
     selected: float
     random: float
     difference: float
+    others: float
     null: tuple[float, float]
     p_value: float
     k: int
@@ -85,8 +89,7 @@ def stratified_control(
             f"values {list(values.shape)}, selected {list(selected.shape)} and strata "
             f"{list(strata.shape)} must all be [n]"
         )
-    if draws < 1:
-        raise ArgumentError(f"draws={draws} must be at least 1")
+    check_draws("draws", draws)
     known = np.flatnonzero(~np.isnan(values))
     chosen, labels = selected[known], strata[known]
     if not chosen.any():
@@ -123,11 +126,24 @@ def stratified_control(
         selected=observed,
         random=middle,
         difference=observed - middle if finite else math.nan,
+        others=_others(values[known], chosen, labels) if statistic is None else math.nan,
         null=(float(low), float(high)),
         p_value=(reached + 1) / (draws + 1),
         k=int(chosen.sum()),
         n=len(known),
     )
+
+
+def _others(values: np.ndarray, chosen: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of the unselected, each stratum weighted by its selected; NaN where one has none."""
+    total = 0.0
+    for label in np.unique(labels[chosen]):
+        here = labels == label
+        rest = values[here & ~chosen]
+        if not rest.size:
+            return math.nan
+        total += (chosen & here).sum() * rest.mean()
+    return float(total / chosen.sum())
 
 
 def _selections(
