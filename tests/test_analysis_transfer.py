@@ -1,5 +1,6 @@
 """Train against test, selected against random, and ensembles over K."""
 
+import dataclasses
 import itertools
 import math
 
@@ -150,6 +151,7 @@ def kept_run(seed=5, metric="accuracy", K=6, B=40, N=30, **fields):
         "answers": answers(K, 0.8),
         "random_answers": answers(K, 0.5),
         "base_answers": answers(1, 0.5)[0],
+        "strings": np.full((K, B), "x", object),  # the random ones are at the kept ones' sigmas
     }
     return logged_run(train, np.tile([0.1, 0.2, 0.4], N // 3), metric=metric, **(values | fields))
 
@@ -196,6 +198,20 @@ def test_control_of_a_record():
     assert found.random == pytest.approx((right + others) / 2, abs=0.01)
     with pytest.raises(ArgumentError, match="no graded test answers"):
         transfer.control_of_record(kept_run(random_answers=None))
+
+
+def test_the_random_control_of_a_run_of_arrays_has_its_own_sigmas():
+    # Six kept; the random ones are the first that were neither kept nor failed. Their results
+    # are their sigmas, so that nobody is better than others of the same sigma.
+    run = kept_run(strings=None, targets=np.zeros(4), metric="mse")
+    order = np.argsort(run.ranks)
+    kept, others = order[:6], [i for i in range(30) if run.ranks[i] >= 6 and i != 3][:8]
+    assert run.failed.nonzero()[0].tolist() == [3]
+    answers = np.sqrt(run.sigmas)[:, None] * np.ones(4)
+    run = dataclasses.replace(run, answers=answers[kept], random_answers=answers[others])
+    found = transfer.control_of_record(run)
+    assert (found.k, found.n, found.p_value) == (6, 14, 1)
+    assert found.others == pytest.approx(found.selected)
 
 
 def test_control_of_errors_with_an_overflow():

@@ -206,8 +206,9 @@ def held_out_correlation(
 def control_of_record(record: RunRecord, *, draws: int = 1000, seed: int = 0) -> Control:
     """Returns `stratified_control` of the kept experts' test results against the random control's.
 
-    The random ones were drawn at the kept experts' sigmas and never scored on train items. A result
-    that is not finite is the worst.
+    Where the host reads the answers (text), the random ones were drawn at the kept experts' sigmas
+    and never scored on train items; otherwise they are the first experts by position that were
+    neither kept nor failed. A result that is not finite is the worst.
 
     Raises:
       ArgumentError: the run kept no graded answers of either.
@@ -218,14 +219,23 @@ def control_of_record(record: RunRecord, *, draws: int = 1000, seed: int = 0) ->
     kept = sign * record.kept_tests()
     others = [record.metric.per_item(x, record.targets).mean() for x in record.random_answers]
     values = np.concatenate([kept, sign * np.array(others, np.float64)])
-    sigmas = record.sigmas[np.argsort(record.ranks)][: len(kept)]
+    sigmas = record.sigmas[np.argsort(record.ranks)[: len(kept)]]
     return stratified_control(
         np.where(np.isfinite(values), values, -np.inf),
         np.arange(len(kept) + len(others)) < len(kept),
-        np.concatenate([sigmas, sigmas[: len(others)]]),
+        np.concatenate([sigmas, _random_sigmas(record)]),
         draws=draws,
         seed=seed,
     )
+
+
+def _random_sigmas(record: RunRecord) -> np.ndarray:
+    """The sigmas of a run's random control, float32 [R]."""
+    assert record.answers is not None and record.random_answers is not None
+    K, R = len(record.answers), len(record.random_answers)
+    if record.strings is not None:
+        return record.sigmas[np.argsort(record.ranks)[:K]][:R]
+    return record.sigmas[(record.ranks >= K) & ~record.failed][:R]
 
 
 def held_out_control(
