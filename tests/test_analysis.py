@@ -204,7 +204,7 @@ def test_density_curve_counts_float32_means_where_they_stand():
     counts = np.arange(51)
     scores = (counts / np.float32(50)).astype(np.float32).astype(np.float64)
     failed, sigmas = np.zeros(51, bool), np.full(51, 0.1)
-    margins = [-0.2, -0.06, 0.02, 0.1, 0.34]
+    margins = [m / 50 for m in range(-14, 35)]
     rows = analysis.density_curve(scores, failed, sigmas, float(np.float32(0.3)), margins)
     for row in rows:
         threshold = 15 + round(50 * row["margin"])

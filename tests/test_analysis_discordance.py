@@ -8,7 +8,14 @@ import pytest
 import scipy.stats
 from logged_runs import logged_run
 
-from thicket_jax import analysis, correlations, discordance, resampling, specialists
+from thicket_jax import (
+    analysis,
+    correlations,
+    discordance,
+    reliability,
+    resampling,
+    specialists,
+)
 from thicket_jax.errors import ArgumentError
 
 
@@ -202,6 +209,26 @@ def test_discordance_covers_the_truth(rho, n):
     assert 0.88 < hits / 150 < 0.995  # .95 with a standard error of .018
 
 
+def test_discordance_without_item_noise():
+    # The tasks agree by .8; halves of noise make that .8 · √(.5 · .8).
+    rng = np.random.default_rng(13)
+    able = rng.normal(size=(4000, 2)) @ np.linalg.cholesky([[1, 0.8], [0.8, 1]]).T
+    noisy = [able[:, [0]] + rng.normal(size=(4000, 10)) * math.sqrt(10),
+             able[:, [1]] + rng.normal(size=(4000, 10)) * math.sqrt(2.5)]  # fmt: skip
+    found = discordance.discordance(np.stack([x.mean(1) for x in noisy], 1), draws=2)
+    rho = [reliability.split_half(x, ranks=True, splits=10, draws=1).value for x in noisy]
+    assert rho == pytest.approx([0.5, 0.8], abs=0.03)
+    assert found.value > 0.45
+    assert discordance.without_noise(found.correlation, rho) == pytest.approx(0.2, abs=0.05)
+
+
+def test_discordance_without_noise_where_it_is_not_defined():
+    C = np.array([[1, 0.5, np.nan], [0.5, 1, np.nan], [np.nan] * 3])
+    assert discordance.without_noise(C, [1, 0.25, math.nan]) == 0
+    assert math.isnan(discordance.without_noise(C, [1, -0.1, 1]))
+    assert math.isnan(discordance.without_noise(C[1:, 1:], [1, 1]))
+
+
 def test_pooling_sigmas_makes_agreement():
     rng = np.random.default_rng(8)
     sigmas = np.repeat([0.1, 1.0], 200)
@@ -338,6 +365,7 @@ def test_clusters_find_the_groups_that_are_there():
         (lambda: discordance.discordance(np.ones((3, 2)), np.zeros((2, 2))), "failed"),
         (lambda: discordance.discordance(np.ones((3, 2)), confidence=5), "confidence=5"),
         (lambda: discordance.by_sigma(np.ones((3, 2)), np.ones(2)), "sigmas"),
+        (lambda: discordance.without_noise(np.eye(2), [1]), "reliabilities .1. .M."),
         (lambda: discordance.score_matrix([]), "records is empty"),
         (lambda: specialists.principal_components(np.ones((3, 2)), 3), "count=3"),
         (lambda: specialists.principal_components(np.full((3, 2), np.nan)), "finite"),

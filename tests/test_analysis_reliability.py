@@ -188,6 +188,8 @@ def test_reliability_of_a_record():
     assert reliability.of_record(errors)[0]["value"] == (
         reliability.split_half(run.train, ranks=True).value
     )
+    own = logged_run(items, sigmas, metric="mine", answers=np.ones((2, 3)), targets=np.ones(3))
+    assert reliability.of_record(own) == rows
     with pytest.raises(ArgumentError, match="logged no outcomes"):
         reliability.of_record(logged_run(items, sigmas).__class__(run.config, run.experts))
 

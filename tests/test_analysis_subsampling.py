@@ -204,8 +204,21 @@ def test_fit_of_a_log_with_failures_and_ties():
     failed = np.isnan(scores)
     same = tails.fit_tail(np.where(failed, 99.0, scores), failed, draws=50)
     assert same.shape == found.shape
-    assert found.endpoint == (
-        math.inf if found.shape >= 0 else found.threshold - found.scale / found.shape
+    # The rate is drawn again as well: binomial(900, rate) / 900.
+    rates = tails.fit_tail(scores, draws=2000).resamples[:, 2]
+    spread = math.sqrt(found.rate * (1 - found.rate) / 900)
+    assert rates.mean() == pytest.approx(found.rate, abs=4 * spread / math.sqrt(2000))
+    assert rates.std() == pytest.approx(spread, rel=0.1)
+
+
+def test_a_bounded_tail_ends_above_the_best():
+    scores = scipy.stats.genpareto(-0.4, scale=2).rvs(20_000, random_state=14)  # at most 5
+    found = tails.fit_tail(scores, draws=20)
+    assert found.shape < 0
+    assert scores.max() < found.endpoint
+    assert found.endpoint == pytest.approx(5, abs=0.2)
+    assert tails.expected_best(found, [10**9])[0]["expected"] == pytest.approx(
+        found.endpoint, abs=0.01
     )
 
 

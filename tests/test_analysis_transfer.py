@@ -284,6 +284,10 @@ def test_sweep_against_a_slow_version():
         delta, interval = analysis.paired_difference(errors, baseline, 0.8)
         assert row["minus_base"] == pytest.approx(delta)
         assert row["minus_base_interval"] == pytest.approx(list(interval))
+        first = np.mean((answers[0] - targets) ** 2, 1)
+        delta, interval = analysis.paired_difference(errors, first, 0.8)
+        assert row["minus_best_single"] == pytest.approx(delta)
+        assert row["minus_best_single_interval"] == pytest.approx(list(interval))
 
 
 def test_sweep_intervals_cover_the_truth():
@@ -319,6 +323,14 @@ def test_sweep_of_a_record_weighs_by_train_scores():
         right = np.asarray(combine(run.answers[:3])) == run.targets
         assert rows[1]["test"] == right.mean()
         assert rows[0]["minus_best_single"] == 0
+    # Of the best three the first is outvoted, .5 against .4 + .3; by the last three's it is not.
+    scores = np.array([0.5, 0.4, 0.3, 0.1, 0.05])
+    answers = np.array([[0, 0], [1, 1], [1, 1], [0, 0], [0, 0]])
+    small = logged_run(
+        scores[:, None] * np.ones(2), np.ones(5), answers=answers, targets=np.ones(2, int)
+    )
+    rows = sweeps.of_record(small, [1, 3, 5], "weighted_vote")
+    assert [row["test"] for row in rows] == [0, 1, 1]
     with pytest.raises(ArgumentError, match="no graded test answers"):
         sweeps.of_record(kept_run(answers=None), [1], "majority_vote")
 

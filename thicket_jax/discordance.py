@@ -83,8 +83,8 @@ def discordance(
 
     C is the Pearson correlation of the tasks' percentile ranks, average ranks for ties (so it is
     Spearman's). Give experts of one sigma: experts of several sigmas agree because larger steps
-    are worse on every task, which says nothing of specialists; `by_sigma` does so. Noise in the
-    scores makes tasks look discordant: see `reliability`.
+    are worse on every task, which says nothing of specialists; `by_sigma` does so. Item noise in
+    the scores makes tasks look discordant: see `without_noise`.
 
     The interval resamples experts, ranks them again and takes percentiles. It is that of the
     order which the logged scores have; the items are taken as they are.
@@ -123,6 +123,45 @@ def discordance(
     resampled = _resampled(values[:, used], draws, seed)
     interval = resampling.percentile_interval(resampled, confidence)
     return Discordance(value, interval, correlation, constant, n)
+
+
+def without_noise(correlation: np.ndarray, reliabilities: Sequence[float]) -> float:
+    """Returns D as it would be of scores without item noise.
+
+    Each correlation is divided by the square root of both tasks' reliabilities,
+    C_ij / √(ρ_i·ρ_j), and D = 1 − their mean. Noise pulls C towards 0, so that tasks scored on few
+    items look like unrelated ones; this takes it out, at the price of a wider spread. The tasks'
+    items must be different ones. Exact for linear correlation, close for that of ranks.
+
+    Args:
+      correlation: float [M, M], from `discordance`; NaN rows of constant tasks are left out.
+      reliabilities: M numbers, each task's over the same experts, as from
+        `reliability.split_half(..., ranks=True)`.
+
+    Returns:
+      D; below 0 where chance has it. NaN if a task that counts has no reliability above 0, or
+      fewer than two are left.
+
+    Raises:
+      ArgumentError: shapes that do not fit.
+
+    Source: Spearman, "The proof and measurement of association between two things", 1904.
+
+    Example:
+      >>> without_noise(np.array([[1.0, 0.4], [0.4, 1.0]]), [0.64, 0.25])
+      0.0
+    """
+    C, rho = np.asarray(correlation, np.float64), np.asarray(reliabilities, np.float64)
+    if C.ndim != 2 or C.shape != (len(C), len(C)) or rho.shape != (len(C),):
+        raise ArgumentError(
+            f"correlation {list(C.shape)} must be [M, M] and reliabilities {list(rho.shape)} [M]"
+        )
+    used = ~np.isnan(np.diag(C))
+    rho = rho[used]
+    if not (rho > 0).all():
+        return math.nan
+    scale = np.sqrt(rho)
+    return float(_mean_discordance(C[np.ix_(used, used)] / (scale[:, None] * scale[None, :])))
 
 
 def by_sigma(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from thicket_jax import resampling
+from thicket_jax import metrics, resampling
 from thicket_jax.correlations import average_ranks, weighted_ranks
 from thicket_jax.errors import ArgumentError
 from thicket_jax.run_record import RunRecord
@@ -228,7 +228,10 @@ def of_record(
       ArgumentError: the run logged no item outcomes.
     """
     train = logged_items(record)
-    by_ranks = not record.metric.higher_is_better if ranks is None else ranks
+    # A program's own metric that no file can hold is not needed to read logged outcomes.
+    metric = record.grader or metrics.METRICS.get(record.config["metric"])
+    errors = metric is not None and not metric.higher_is_better
+    by_ranks = errors if ranks is None else ranks
     rows = []
     for sigma in (None, *np.unique(record.sigmas)):
         here = np.ones(len(train), bool) if sigma is None else record.sigmas == sigma
