@@ -169,3 +169,93 @@ def test_bad_input_is_one_line(call, word):
     with pytest.raises(ArgumentError, match=word) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_density_curve_by_hand():
+    scores = np.array([1.0, 2.0, 3.0, np.nan, 2.0, 0.0])
+    failed = np.array([False, False, False, True, False, False])
+    sigmas = np.array([0.002, 0.002, 0.002, 0.002, 0.001, 0.001], np.float32)
+    rows = analysis.density_curve(scores, failed, sigmas, 2.0, [1, 0, -1, 0])
+    assert [(r["sigma"], r["margin"], r["n"]) for r in rows] == [
+        (0.001, -1, 2), (0.001, 0, 2), (0.001, 1, 2), (0.002, -1, 4), (0.002, 0, 4), (0.002, 1, 4),
+    ]  # fmt: skip
+    assert [r["fraction_ge"] for r in rows] == [0.5, 0.5, 0, 0.75, 0.5, 0.25]
+    assert [r["fraction_gt"] for r in rows] == [0.5, 0, 0, 0.5, 0.25, 0]
+    assert rows[3]["interval_ge"] == list(analysis.wilson_interval(3, 4))
+    assert rows[3]["interval_gt"] == list(analysis.wilson_interval(2, 4))
+    wider = analysis.density_curve(scores, failed, sigmas, 2.0, [0], confidence=0.99)
+    assert wider[0]["interval_ge"] == list(analysis.wilson_interval(1, 2, 0.99))
+
+
+def test_density_curve_at_margin_0_is_density():
+    rng = np.random.default_rng(4)
+    scores = rng.integers(0, 6, 90) / np.float32(6)
+    failed, sigmas = rng.random(90) < 0.1, rng.choice([0.1, 0.2, 0.3], 90)
+    old = analysis.density(scores, failed, sigmas, 0.5)
+    new = analysis.density_curve(scores, failed, sigmas, 0.5, [0])
+    for a, b in zip(old, new, strict=True):
+        names = ("sigma", "n", "fraction_ge", "fraction_gt")
+        assert [a[x] for x in names] == [b[x] for x in names]
+        assert a["ci95"] == b["interval_ge"]
+
+
+def test_density_curve_counts_float32_means_where_they_stand():
+    # Accuracies over 50 items, as the log holds them, at margins as a person types them.
+    counts = np.arange(51)
+    scores = (counts / np.float32(50)).astype(np.float32).astype(np.float64)
+    failed, sigmas = np.zeros(51, bool), np.full(51, 0.1)
+    margins = [m / 50 for m in range(-14, 35)]
+    rows = analysis.density_curve(scores, failed, sigmas, float(np.float32(0.3)), margins)
+    for row in rows:
+        threshold = 15 + round(50 * row["margin"])
+        assert row["fraction_ge"] == (counts >= threshold).sum() / 51
+        assert row["fraction_gt"] == (counts > threshold).sum() / 51
+
+
+def test_density_curve_of_failures_and_of_one_expert():
+    nothing = analysis.density_curve(np.full(3, np.nan), np.ones(3, bool), np.ones(3), 0.0, [-9])
+    assert (nothing[0]["fraction_ge"], nothing[0]["n"]) == (0, 3)
+    one = analysis.density_curve(np.ones(1), np.zeros(1, bool), np.ones(1), math.nan, [0, 5])
+    assert [row["fraction_gt"] for row in one] == [1, 1]  # the base itself failed
+    assert analysis.density_curve(np.ones(0), np.zeros(0, bool), np.ones(0), 0.0, [0]) == []
+
+
+def test_density_curve_covers_the_truth():
+    # Scores are normal around a base of 0; δ(m) = 1 − Φ(m / sigma).
+    rng = np.random.default_rng(5)
+    sigmas = np.repeat([1.0, 2.0], 100)
+    hits = np.zeros(6)
+    for _ in range(300):
+        scores = rng.normal(size=200) * sigmas
+        rows = analysis.density_curve(scores, np.zeros(200, bool), sigmas, 0.0, [0, 1, 2.5])
+        for i, row in enumerate(rows):
+            low, high = row["interval_gt"]
+            hits[i] += low <= scipy.stats.norm.sf(row["margin"] / row["sigma"]) <= high
+    assert ((hits / 300 > 0.91) & (hits / 300 < 0.995)).all(), hits
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        (
+            lambda: analysis.density_curve(np.ones(2), np.zeros(2, bool), np.ones(3), 0.0, [0]),
+            "sigmas",
+        ),
+        (
+            lambda: analysis.density_curve(
+                np.ones(2), np.zeros(2, bool), np.ones(2), 0.0, [math.inf]
+            ),
+            "margins=.inf",
+        ),
+        (
+            lambda: analysis.density_curve(
+                np.ones(2), np.zeros(2, bool), np.ones(2), 0.0, [0], confidence=2
+            ),
+            "confidence=2",
+        ),
+    ],
+)
+def test_bad_input_of_a_curve_is_one_line(call, word):
+    with pytest.raises(ArgumentError, match=word) as caught:
+        call()
+    assert "\n" not in str(caught.value)
