@@ -8,8 +8,14 @@ import pytest
 
 import thicket_jax as tj
 
-LAWS = [tj.gaussian(), tj.rademacher(), tj.tied_gaussian(), tj.gaussian(scale="relative")]
-NAMES = ["gaussian", "rademacher", "tied_gaussian", "relative"]
+LAWS = [
+    tj.gaussian(),
+    tj.rademacher(),
+    tj.tied_gaussian(),
+    tj.gaussian(scale="relative"),
+    tj.low_rank(2),
+]
+NAMES = ["gaussian", "rademacher", "tied_gaussian", "relative", "low_rank"]
 every_law = pytest.mark.parametrize("law", LAWS, ids=NAMES)
 
 
@@ -33,6 +39,8 @@ def alone(params, experts):
         (tj.rademacher(), "threefry2x32", "shard_map"),
         (tj.rademacher(), "threefry2x32", "none"),
         (tj.tied_gaussian(), "threefry2x32", "pmap"),
+        (tj.low_rank(2), "threefry2x32", "pmap"),
+        (tj.low_rank(1, factors="rademacher"), "threefry4x32", "pmap"),
     ],
     ids=lambda value: getattr(value, "family", value),
 )

@@ -16,13 +16,15 @@ from jax import lax
 from jax.extend import core as jex
 
 from thicket_jax.interpreter import bind
+from thicket_jax.noise import outer
+from thicket_jax.perturbation import sum_dtype
 
 _UNROLLED_RANK = 4  # up to this rank, thin products are written as sums
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """W + step·Σ_k left_k·right_k.
+    """W + step·ε, ε = Σ_k left_k·right_k/√rank.
 
     Attributes:
       base: W, [s1, ..., sn].
@@ -43,13 +45,16 @@ class Parts:
         """The number of terms."""
         return int(self.left.shape[0])
 
+    @property
+    def factor(self) -> jax.Array:
+        """What Σ_k left_k·right_k is multiplied by: float32 []."""
+        return self.step * np.float32(1 / math.sqrt(self.rank))
+
     def built(self) -> jax.Array:
-        """Returns the sum, in float32 and rounded once to W's dtype."""
-        wide = jnp.promote_types(self.base.dtype, jnp.float32)
-        delta = self.left[0] * self.right[0]
-        for k in range(1, self.rank):
-            delta = delta + self.left[k] * self.right[k]
-        moved = self.base.astype(wide) + self.step.astype(wide) * delta.astype(wide)
+        """Returns the sum, in float32 and rounded once to W's dtype, as `apply_noise` does."""
+        wide = sum_dtype(self.base.dtype)
+        epsilon = outer(self.left, self.right)
+        moved = self.base.astype(wide) + self.step.astype(wide) * epsilon.astype(wide)
         return moved.astype(self.base.dtype)
 
     def unstacked(self) -> tuple[Any, Callable[[Any], "Parts"]]:
@@ -259,7 +264,7 @@ def _dot(parts: Parts, position: int, others: list[Any], equation: jex.JaxprEqn)
     if "b" in contracted:
         return None
     (out,) = _on_base(parts, position, others, equation)
-    wide = jnp.promote_types(out.dtype, jnp.float32)
+    wide = sum_dtype(out.dtype)
     # A number names every axis: of x, then those that W alone has, and one for the rank.
     names = list(range(x.ndim))
     own = [-1] * parts.base.ndim
@@ -277,7 +282,7 @@ def _dot(parts: Parts, position: int, others: list[Any], equation: jex.JaxprEqn)
     first, second = ("r", "l") if contracted == {"c"} else ("l", "r")
     now = {own[a] for a in own_c if not _only(parts.kinds[a], second)}
     thin, used = _contract(parts, x, names, own, first, rank, now, p["precision"], wide)
-    thin = thin * parts.step.astype(wide)
+    thin = thin * parts.factor.astype(wide)
     delta = _spread(parts, thin, used, own, second, rank, target, p["precision"])
     return [out + delta.astype(out.dtype)]
 
@@ -392,13 +397,8 @@ def _gather(parts: Parts, position: int, others: list[Any], equation: jex.JaxprE
             fill_value=p["fill_value"],
         )
 
-    left, right = rows("l"), rows("r")
-    total = left[0] * right[0]
-    for k in range(1, parts.rank):
-        total = total + left[k] * right[k]
-    wide = jnp.promote_types(out.dtype, jnp.float32)
-    moved = out.astype(wide) + parts.step.astype(wide) * total.astype(wide)
-    return [moved.astype(out.dtype)]
+    looked = dataclasses.replace(parts, base=out, left=rows("l"), right=rows("r"))
+    return [looked.built()]
 
 
 def _axes(array: jax.Array) -> list[int]:
@@ -418,7 +418,7 @@ def _convolution(parts: Parts, position: int, others: list[Any], equation: jex.J
         return None
     side, other = ("r", "l") if own == "r" else ("l", "r")
     (out,) = _on_base(parts, position, others, equation)
-    wide = jnp.promote_types(out.dtype, jnp.float32)
+    wide = sum_dtype(out.dtype)
     x = others[0]
     kernel = lax.squeeze(parts.left if side == "l" else parts.right, (out_axis + 1,))
     kernel = jnp.moveaxis(kernel, 0, out_axis)
@@ -438,7 +438,7 @@ def _convolution(parts: Parts, position: int, others: list[Any], equation: jex.J
     channels = _axes(out)
     names = [len(channels) if a == channel else a for a in channels]
     delta = jnp.einsum(
-        thin * parts.step.astype(wide),
+        thin * parts.factor.astype(wide),
         names,
         factor.astype(wide),
         [len(channels), channel],

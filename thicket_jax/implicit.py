@@ -7,7 +7,6 @@ after. The function knows of neither: `interpreter.call` runs its jaxpr on them.
 
 import dataclasses
 import logging
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -77,7 +76,7 @@ def _factored(ready: Moves, kinds: dict[int, str], named: set[str] | None) -> di
         keys = jnp.stack([ready.keys[i] for i in members])
         left, right = draw_factors(ready.noise, keys, shape, letters)
         for n, i in enumerate(members):
-            step = ready.sigma * ready.scales[i] * np.float32(1 / math.sqrt(ready.noise.rank))
+            step = ready.sigma * ready.scales[i]
             parts = Parts(ready.leaves[i], left[n], right[n], step, letters)
             found[i] = Factored(parts, _Teller(ready.plan.paths[i], named))
     return dict(sorted(found.items()))
@@ -106,7 +105,7 @@ class _Teller:
 
 
 class Factored(Special):
-    """W + step·Σ_k left_k·right_k, not built unless an operation has no rule for it."""
+    """W + step·ε, ε of low rank, not built unless an operation has no rule for it."""
 
     def __init__(self, parts: Parts, teller: _Teller, source: "Factored | None" = None) -> None:
         """Holds the parts; `source` is the value that this one is a view of, in this scope."""

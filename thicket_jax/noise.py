@@ -194,20 +194,24 @@ class Noise:
 def draw(noise: Noise, key: jax.Array, path: str, shape: tuple[int, ...]) -> jax.Array:
     """Draws ε of one leaf from the leaf's own key: float32 of `shape`.
 
-    For `low_rank`, Σ_k left_k·right_k/√rank of `draw_factors`, summed in the order of k.
+    For `low_rank`, the `outer` product of `draw_factors`.
     """
     letters = noise.letters(path, len(shape))
     if not letters:
         name = noise.factors if noise.family == LOW_RANK else noise.family
         return FAMILIES[name].draw(key, shape)
-    left, right = (x[0] for x in draw_factors(noise, key[None], shape, letters))
-    total = left[0] * right[0]
-    if noise.rank <= 8:
-        for k in range(1, noise.rank):
+    return outer(*(x[0] for x in draw_factors(noise, key[None], shape, letters)))
+
+
+def outer(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Returns Σ_k left_k·right_k/√rank of factors [rank, ...], summed in the order of k."""
+    rank, total = left.shape[0], left[0] * right[0]
+    if rank <= 8:
+        for k in range(1, rank):
             total = total + left[k] * right[k]
     else:
-        total = jax.lax.fori_loop(1, noise.rank, lambda k, sum_: sum_ + left[k] * right[k], total)
-    return total * np.float32(1 / math.sqrt(noise.rank))
+        total = jax.lax.fori_loop(1, rank, lambda k, sum_: sum_ + left[k] * right[k], total)
+    return total * np.float32(1 / math.sqrt(rank))
 
 
 def draw_factors(

@@ -21,8 +21,8 @@ def matrix_axes(fn: Callable[..., Any], params: Any, *rest: Any) -> tuple[tuple[
     """Finds which axes of every parameter are rows and columns, by how `fn` first uses it.
 
     A matrix product contracts rows, an embedding looks rows up, a convolution's rows are its window
-    and inputs; the axis that a scan or an index takes apart is a stack of matrices. Rows and
-    columns are exchangeable: A Bᵀ and B Aᵀ have one law.
+    and inputs; the axis that a scan or an index takes apart is a stack of matrices; what is added,
+    as a bias is, has no rows. Rows and columns are exchangeable: A Bᵀ and B Aᵀ have one law.
 
     Args:
       fn: `(params, *rest) -> tree`, traced by shapes; nothing is computed.
@@ -95,7 +95,7 @@ class _Seen(Special):
                     rows = _USES[name](value, at, equation)
                     if rows is not None:
                         value.note(rows)
-        elif len(self.left()) < 2:
+        elif name in _ADDED or len(self.left()) < 2:
             self.note(set())
         return found
 
@@ -163,6 +163,9 @@ _VIEWS: dict[str, Callable[..., list[Labels] | None]] = {
     "squeeze": _squeezed,
     "transpose": _transposed,
 }
+
+
+_ADDED = {"add", "sub"}  # what is added is a vector, whatever its shape
 
 
 def _dot_rows(seen: _Seen, position: int, equation: jex.JaxprEqn) -> set[int] | None:
