@@ -1,7 +1,14 @@
 """The strict world of the tests: eight CPU devices and strict promotion, set before any import."""
 
+import pathlib
+
 import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# Compiling dominates the tests' time; what one process compiled, the others and the next run read.
+_COMPILED = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled"
+jax.config.update("jax_compilation_cache_dir", str(_COMPILED))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -60,6 +60,7 @@ DIRECTION = [
     "search",
     "text",
     "tasks",
+    "compiled",
     "arguments",
     "cli",
 ]

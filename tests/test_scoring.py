@@ -285,9 +285,13 @@ def test_auto_takes_the_largest_block_that_fits(monkeypatch):
     def block(limit):
         monkeypatch.setattr(devices, "working_bytes", lambda device: limit)
         ready = blocks.expert_map(
-            models.flat, {"w": jnp.zeros((64, 64))}, None, population(4096), mapper=one
+            products, {"w": jnp.zeros((64, 64))}, None, population(4096), mapper=one
         )
         return ready.block, devices.program_bytes(ready._program()[0])[1]
+
+    def products(params, batch):
+        del batch
+        return jnp.tanh(params["w"] @ params["w"]).sum(0)
 
     one = devices.mapper(jax.devices()[:1])
     small, large = block(2**17), block(2**20)

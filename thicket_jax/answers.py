@@ -98,6 +98,7 @@ def answer(
         everyone,
         mapper=scorer.mapper,
         with_id=problem.with_id,
+        stream=scorer.stream,
     )
     out, K = np.asarray(predictor(problem.test)), len(kept)
     return {

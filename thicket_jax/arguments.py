@@ -27,6 +27,11 @@ class Machine:
     """This process's number, from 0."""
     distributed: bool = False
     """Several processes whose addresses the platform knows (a TPU pod, a cluster)."""
+    stream: bool = False
+    """Perturb each leaf where it is used and drop it after: for models that fit only once."""
+    compile_cache: bool = True
+    """Keep compiled programs beside the base models: the next run of the same shapes compiles
+    nothing."""
     quiet: bool = False
     """Print the result only."""
 

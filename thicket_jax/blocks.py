@@ -19,7 +19,7 @@ from thicket_jax.errors import MemoryLimitError
 from thicket_jax.experts import Population, check_count
 from thicket_jax.implicit import evaluate, is_implicit
 from thicket_jax.noise import Noise
-from thicket_jax.perturbation import apply_noise, leaf_scales
+from thicket_jax.perturbation import apply_noise, leaf_scales, plan
 
 _MOST_BLOCKS = 64  # blocks per call, M, at most
 _MOST_BLOCK = 1024  # experts per block, b, at most
@@ -252,6 +252,16 @@ def _compile(fn: Callable[..., Any], how: _How, shared: tuple) -> tuple[Any, int
     return mapper.compile(program, shared, split), num_blocks
 
 
+def _held_bytes(params: Any, noise: Noise, stream: bool) -> int:
+    """Returns the bytes of one expert's own leaves, as far as they are built at first."""
+    law = plan(params, noise)
+    held = 0
+    for path, use, leaf in zip(law.paths, law.chosen, jax.tree.leaves(params), strict=True):
+        if use and not stream and not noise.letters(path, np.ndim(leaf)):
+            held += np.size(leaf) * np.dtype(jnp.result_type(leaf)).itemsize
+    return held
+
+
 def expert_map(
     fn: Callable[..., Any],
     params: Any,
@@ -300,6 +310,8 @@ def expert_map(
         )
     # A program of one-expert blocks may hold a second copy of a call's outputs; larger ones do not.
     one = one - outputs if one > outputs else one
+    # One expert's leaves may be perturbed inside the product that uses them; a block's are held.
+    one = max(one, _held_bytes(params, population.noise, stream))
     chosen.block = int(np.clip(dv.working_bytes(device) // max(one, 1), 1, fair))
     while chosen.block > 1 and dv.program_bytes(chosen._program()[0])[1] > free:
         chosen.block //= 2

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from thicket_jax import tasks
+from thicket_jax import compiled, tasks
 from thicket_jax.arguments import (
     ExportOptions,
     Help,
@@ -182,10 +182,17 @@ def _search(
         jax.random.key(options.seed, impl=options.prng),
         options.num,
         options.sigma,
-        noise=Noise(options.noise, options.where, options.scale),
+        noise=Noise(
+            options.noise,
+            options.where,
+            options.scale,
+            rank=options.rank,
+            factors=options.factors,
+        ),
         antithetic=options.antithetic,
     )
     say = _quiet if machine.quiet or not first else _say
+    tally = compiled.keep(options.cache_folder()) if machine.compile_cache else None
     say(f"{name}: preparing the base model and the data")
     began = time.monotonic()
     task = tasks.module(name).build(options)
@@ -205,6 +212,7 @@ def _search(
             k=ks,
             block_size=block_size,
             backend=machine.backend,
+            stream=machine.stream,
             run_dir=run_dir,
             resume=resume,
             watch=progress,
@@ -219,12 +227,16 @@ def _search(
         finally:
             if task.close is not None:
                 task.close()
+    if tally is not None and tally.asked:
+        say(f"{name}: {tally.line()}")
     if first:
         _print_table(found.table, run_dir)
 
 
 def _as_json(options: Any) -> dict[str, Any]:
     values = dataclasses.asdict(options)
+    if options.noise != "low_rank":
+        del values["rank"], values["factors"]
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 

@@ -91,6 +91,7 @@ class Settings:
     devices: Sequence[jax.Device] | None = None
     backend: str = "pmap"
     keep_items: bool = True
+    stream: bool = False
     run_dir: pathlib.Path | None = None
     resume: bool = False
     progress: Progress | None = None

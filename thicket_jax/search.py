@@ -22,10 +22,12 @@ from thicket_jax.ensembles import Combine, Predictor, majority_vote, with_weight
 from thicket_jax.errors import ArgumentError, RunError, ScoreError, ThicketError
 from thicket_jax.experts import Population, check_count, check_key, population
 from thicket_jax.metrics import Metric, metric
-from thicket_jax.noise import Noise
+from thicket_jax.noise import LOW_RANK, Noise
+from thicket_jax.perturbation import plan
 from thicket_jax.problem import SCORE, Problem, Settings, Watch
 from thicket_jax.scoring import Grade, Progress, ScoreFn, Scorer, Scores, concatenate
 from thicket_jax.selection import ranking, top_k
+from thicket_jax.usage import matrix_axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,7 @@ def randopt(
     devices: Sequence[jax.Device] | None = None,
     backend: str = "pmap",
     keep_items: bool = True,
+    stream: bool = False,
     run_dir: str | pathlib.Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -85,7 +88,8 @@ def randopt(
       key: typed key; not consumed: the same key gives the same experts.
       num: experts to sample, N.
       k: ensemble size, or several; the best max(k) experts are kept.
-      sigma, noise, antithetic, assign: as in `tj.population`.
+      sigma, noise, antithetic, assign: as in `tj.population`. A low-rank law that names no axes
+        gets those of `tj.matrix_axes`.
       predict_fn: `(params, batch) -> answers [B, ...]`; needed for an ensemble.
       test: held-out batch, disjoint from `train`; with `predict_fn`, `targets` and `metric`, the
         table compares base, best expert and ensembles on it.
@@ -93,7 +97,7 @@ def randopt(
       metric: `"accuracy"`, `"mse"`, or a function (answers [B, ...], targets) -> [B], higher is
         better.
       combine: combine rule or rules; the first is the one `predict` uses.
-      grade, block_size, devices, backend, keep_items, progress: as in `tj.score`.
+      grade, block_size, devices, backend, keep_items, stream, progress: as in `tj.score`.
       run_dir: write the run directory of the command line there, as the run goes.
       resume: go on with an interrupted run in `run_dir`; refused if anything differs.
 
@@ -134,6 +138,7 @@ def randopt(
         "k": list(check_ks(k, num)),
         "sigma": [float(s) for s in np.atleast_1d(np.asarray(sigma, np.float64))],
         "noise": experts.noise.family,
+        **_low_rank(experts.noise),
         "antithetic": antithetic,
         "assign": assign,
     }
@@ -144,6 +149,7 @@ def randopt(
         devices=devices,
         backend=backend,
         keep_items=keep_items,
+        stream=stream,
         run_dir=None if run_dir is None else pathlib.Path(run_dir),
         resume=resume,
         progress=progress,
@@ -164,6 +170,7 @@ def execute(
     """
     check_key(experts.key)
     check_ks(settings.k, len(experts))
+    experts = with_axes(problem, experts)
     test_answers.check(problem)
     run_dir = settings.run_dir
     first = jax.process_index() == 0
@@ -191,6 +198,7 @@ def execute(
         keep_items=settings.keep_items,
         most=None if run_dir is None else runlog.most_per_call(len(experts)),
         with_id=problem.with_id,
+        stream=settings.stream,
     )
     scorer.map.prepare()
     config = manifest.config_of(problem, experts, settings, about, scorer) if first else {}
@@ -207,7 +215,12 @@ def execute(
         answers = test_answers.answer(problem, experts, scores, kept, scorer.map)
     if problem.predict_fn is not None:
         predictor = Predictor(
-            problem.predict_fn, problem.params, kept, mapper=mapper, with_id=problem.with_id
+            problem.predict_fn,
+            problem.params,
+            kept,
+            mapper=mapper,
+            with_id=problem.with_id,
+            stream=settings.stream,
         )
     timing = {
         "setup_s": settings.setup_seconds,
@@ -229,6 +242,17 @@ def execute(
         rule = with_weights(next(iter(problem.combines.values())), weights)
         predict = _Predict(predictor, rule)
     return Result(experts, scores, kept, predict, table, run_dir)
+
+
+def with_axes(problem: Problem, experts: Population) -> Population:
+    """Returns the population with the axes of its low-rank law found, unless it names some."""
+    law = experts.noise
+    if law.family != LOW_RANK or law.axes:
+        return experts
+    plan(problem.params, law)
+    rest = (problem.train, np.int32(0)) if problem.with_id else (problem.train,)
+    axes = matrix_axes(problem.score_fn, problem.params, *rest)
+    return dataclasses.replace(experts, noise=dataclasses.replace(law, axes=axes))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -375,6 +399,10 @@ def _metric(value: str | Callable[..., Any] | None) -> Metric:
     if callable(value):
         return Metric(_name(value), True, value)
     return metric(value)
+
+
+def _low_rank(law: Noise) -> dict[str, Any]:
+    return {"rank": law.rank, "factors": law.factors} if law.family == LOW_RANK else {}
 
 
 def _name(function: Any) -> str:

@@ -77,7 +77,11 @@ class Options:
     sigma: tuple[float, ...] = (0.002,)
     """Standard deviations of the perturbation; several are dealt out in turn."""
     noise: str = "gaussian"
-    """Noise law: gaussian, rademacher or tied_gaussian."""
+    """Noise law: gaussian, rademacher, tied_gaussian or low_rank."""
+    rank: int = 1
+    """Rank of each matrix' noise, with --noise low_rank."""
+    factors: str = "gaussian"
+    """Law of the two factors, with --noise low_rank: gaussian or rademacher."""
     scale: str = "absolute"
     """absolute, or relative to each leaf's root mean square."""
     where: str | None = None
