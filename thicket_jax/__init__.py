@@ -8,6 +8,7 @@ from thicket_jax.errors import ThicketError
 from thicket_jax.experts import Population, population
 from thicket_jax.noise import Noise, gaussian, rademacher, tied_gaussian
 from thicket_jax.perturbation import perturb
+from thicket_jax.racing import Raced, halving, race
 from thicket_jax.scoring import Scores, score
 from thicket_jax.search import Result, randopt
 from thicket_jax.selection import top_k
@@ -15,11 +16,13 @@ from thicket_jax.selection import top_k
 __all__ = [
     "Noise",
     "Population",
+    "Raced",
     "Result",
     "Scores",
     "ThicketError",
     "ensemble",
     "gaussian",
+    "halving",
     "majority_vote",
     "mean",
     "mean_probs",
@@ -27,6 +30,7 @@ __all__ = [
     "merge",
     "perturb",
     "population",
+    "race",
     "rademacher",
     "randopt",
     "score",
