@@ -324,49 +324,15 @@ def run(
       tell: called as it goes.
     """
     N, B = len(population), scorer.count
-    table = _Table(N, B)
-    alive, start, seconds, rounds = np.arange(N), 0, 0.0, []
-    tokens, evaluations, most = 0.0, 0, rule.most(N, B, k)
+    work = _Work(scorer, population, _Table(N, B), rule.most(N, B, k), tell)
+    table, alive, start = work.table, np.arange(N), 0
     while start < B and len(alive):
         stop = rule.stop(N, B, k, start, len(alive))
-        log = open_log(len(rounds), alive, stop - start)
-        kept = dv.from_first([] if log is None else list(log.segments()))
-        done, best = np.zeros(len(alive), bool), -np.inf
-        for first, scores, spent in kept:
-            table.put(alive[first : first + len(scores)], scorer.order[start:stop], scores)
-            done[first : first + len(scores)] = True
-            best, seconds = max(best, float(scores.values.max())), seconds + spent
-
-        def say(done: np.ndarray = done, start: int = start, stop: int = stop) -> None:
-            count = evaluations + int(done.sum()) * (stop - start)
-            tell(Standing(len(rounds) + 1, start, stop, done, count, most, best, tokens))
-
-        say()
-        experts = _part(population, alive)
-        try:
-            for begin, end in missing(done):
-                clock = time.monotonic()
-                part = _part(experts, slice(begin, end))
-                for first, scores in scorer.stream(part, start, stop):
-                    spent, clock = time.monotonic() - clock, time.monotonic()
-                    seconds += spent
-                    here = slice(begin + first, begin + first + len(scores))
-                    table.put(alive[here], scorer.order[start:stop], scores)
-                    done[here] = True
-                    best = max(best, float(scores.values.max()))
-                    tokens += float(np.nansum(scores.columns.get("tokens", 0)))
-                    if log is not None:
-                        log.append(here.start, scores, spent)
-                    say()
-        finally:
-            if log is not None:
-                log.flush()
-        rounds.append(Round(len(alive), start, stop))
-        evaluations += rounds[-1].evaluations
-        table.seen[alive] = stop
+        work.round(alive, start, stop, open_log(len(work.rounds), alive, stop - start))
         outcomes = table.items[np.ix_(alive, scorer.order[:stop])]
-        fine = np.isfinite(_means(outcomes))
-        table.values[alive], table.failed[alive] = _means(outcomes), ~fine
+        values = _means(outcomes)
+        fine = np.isfinite(values)
+        table.seen[alive], table.values[alive], table.failed[alive] = stop, values, ~fine
         alive, start = alive[fine], stop
         if stop < B and len(alive):
             going = rule.keep(outcomes[fine], _part(population, alive), N, B, k)
@@ -375,13 +341,67 @@ def run(
     found = Raced(
         experts=top_k(population, scores, k),
         scores=scores,
-        rounds=tuple(rounds),
+        rounds=tuple(work.rounds),
         order=scorer.order,
-        evaluations=evaluations,
-        share=evaluations / (N * B),
+        evaluations=work.evaluations,
+        share=work.evaluations / (N * B),
         guarantee=rule.guarantee(N, B, k, table.seen),
     )
-    return found, seconds
+    return found, work.seconds
+
+
+class _Work:
+    """The rounds that were done, and what they took."""
+
+    def __init__(
+        self,
+        scorer: PieceScorer,
+        population: Population,
+        table: "_Table",
+        most: int,
+        tell: Callable[[Standing], None],
+    ) -> None:
+        self.scorer, self.population, self.table = scorer, population, table
+        self.most, self.tell = most, tell
+        self.rounds: list[Round] = []
+        self.evaluations, self.seconds, self.tokens = 0, 0.0, 0.0
+
+    def round(self, alive: np.ndarray, start: int, stop: int, log: RoundLog | None) -> None:
+        """Scores the experts at the positions `alive` on the items from `start` to `stop`."""
+        wanted, done, best = self.scorer.order[start:stop], np.zeros(len(alive), bool), -np.inf
+        number, before = len(self.rounds) + 1, self.evaluations
+
+        def take(first: int, scores: Scores, seconds: float) -> None:
+            nonlocal best
+            here = slice(first, first + len(scores))
+            self.table.put(alive[here], wanted, scores)
+            done[here] = True
+            best = max(best, float(scores.values.max()))
+            self.seconds += seconds
+            self.evaluations = before + int(done.sum()) * len(wanted)
+
+        def say() -> None:
+            count = self.evaluations
+            self.tell(Standing(number, start, stop, done, count, self.most, best, self.tokens))
+
+        for first, scores, seconds in dv.from_first([] if log is None else list(log.segments())):
+            take(first, scores, seconds)
+        say()
+        try:
+            for begin, end in missing(done):
+                clock = time.monotonic()
+                experts = _part(self.population, alive[begin:end])
+                for first, scores in self.scorer.stream(experts, start, stop):
+                    seconds, clock = time.monotonic() - clock, time.monotonic()
+                    take(begin + first, scores, seconds)
+                    self.tokens += float(np.nansum(scores.columns.get("tokens", 0)))
+                    if log is not None:
+                        log.append(begin + first, scores, seconds)
+                    say()
+        finally:
+            if log is not None:
+                log.flush()
+        self.rounds.append(Round(len(alive), start, stop))
 
 
 class _Table:
@@ -420,7 +440,7 @@ def _means(outcomes: np.ndarray) -> np.ndarray:
         return outcomes.mean(1, dtype=np.float64).astype(np.float32)
 
 
-def _part(population: Population, index: Any) -> Population:
+def _part(population: Population, index: np.ndarray) -> Population:
     """Some of a population, its columns on the host: no program is compiled for a new count."""
     columns = {name: np.asarray(getattr(population, name))[index] for name in _COLUMNS}
     return dataclasses.replace(population, **columns)

@@ -206,7 +206,7 @@ class RunLog:
             if len(tree["values"]) != stop - start or stop > self.num:
                 raise self._damaged(path.name, f"{len(tree['values'])} experts in it")
             here = None if self._positions is None else self._positions[start:stop]
-            if here is not None and not np.array_equal(tree.get("positions"), here):
+            if here is not None and not np.array_equal(tree.get("positions", []), here):
                 raise self._damaged(path.name, "its experts are not those of this round")
             yield start, _scores(tree), float(tree["seconds"])
 
