@@ -101,6 +101,8 @@ def answer(
         problem.predict_fn,
         problem.params,
         everyone,
+        # Where scoring is short, larger blocks save less than compiling a program for them costs.
+        block_size=1 if isinstance(scorer, PieceScorer) else "auto",
         mapper=scorer.mapper,
         with_id=problem.with_id,
     )

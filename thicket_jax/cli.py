@@ -303,7 +303,7 @@ class _Progress:
         self.terminal = say is _say and sys.stderr.isatty()
         self.began: float | None = None
         self.first = 0
-        self.stage = ""
+        self.stage, self.tokens = "", 0
 
     def __enter__(self) -> "_Progress":
         return self
@@ -316,6 +316,7 @@ class _Progress:
         done, total = now.done, now.total
         if now.stage != self.stage:
             self.stage, self.began, self.tenth = now.stage, None, -1
+            self.tokens = now.tokens or 0
             self.say(f"{now.stage}: {total} experts")
             if self.bar is not None:
                 self.bar.close()
@@ -325,7 +326,8 @@ class _Progress:
             if done:
                 self.say(f"{done} of {total} experts are in the log")
         seconds = max(time.monotonic() - self.began, 1e-9)
-        seen = [f"{now.tokens / seconds:,.0f} tokens/s"] if now.tokens else []
+        tokens = (now.tokens or 0) - self.tokens
+        seen = [f"{tokens / seconds:,.0f} tokens/s"] if tokens else []
         seen += [f"best {now.best:.4g}"] if now.best is not None else []
         seen += [f"base {now.base:.4g}"] if now.base is not None else []
         if self.terminal:
