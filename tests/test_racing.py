@@ -1,6 +1,8 @@
 """Selection in rounds: budgets, bounds, the same items for all, nothing twice, resume inside."""
 
+import importlib
 import json
+import pathlib
 import re
 import shutil
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 import thicket_jax as tj
-from thicket_jax import blocks, bounds, cli, pieces, racing, report, runlog, schedules
+from thicket_jax import blocks, bounds, cli, pieces, racing, report, runlog, schedules, tasks
 from thicket_jax.errors import ArgumentError, RunError, ScoreError
 from thicket_jax.experts import Population
 from thicket_jax.scoring import Scorer
@@ -93,7 +95,7 @@ def test_a_schedule_never_exceeds_its_budget_and_ends_with_k_experts_on_everythi
         assert (first.experts, first.start, last.stop) == (num, 0, items)
         assert last.experts >= k
         for one, two in zip(plan.rounds, plan.rounds[1:], strict=False):
-            assert one.experts >= two.experts and one.stop == two.start < two.stop
+            assert one.experts > two.experts and one.stop == two.start < two.stop
             assert one.stop % plan.piece == 0
     assert fitted > 200
 
@@ -442,12 +444,15 @@ def test_options_that_do_not_go_together_are_refused(words, message):
 
 
 def search(run_dir, resume=False, select="halving", **options):
-    given = {"budget": 0.3} if select == "halving" else {}
+    given = {
+        **({"budget": 0.3} if select == "halving" else {}),
+        **{"predict_fn": logits, "test": batch(), "targets": np.asarray(batch()["label"])},
+        "metric": "accuracy",
+    }
     return tj.randopt(
         correct, params(), batch(), key=KEY, num=N, k=(1, K), sigma=(0.2, 0.4),
-        predict_fn=logits, test=batch(), targets=np.asarray(batch()["label"]),
-        metric="accuracy", combine=[tj.majority_vote, tj.mean_probs], select=select,
-        run_dir=run_dir, resume=resume, **OPTIONS, **(given | options),
+        combine=[tj.majority_vote, tj.mean_probs], select=select, run_dir=run_dir, resume=resume,
+        **OPTIONS, **(given | options),
     )  # fmt: skip
 
 
@@ -579,7 +584,8 @@ def test_a_race_in_the_pipeline_knows_the_bounds_of_accuracy():
 
 
 def test_an_ordinary_run_has_nothing_of_this(tmp_path):
-    found = search(tmp_path / "run", select="all")
+    without_test = dict.fromkeys(("predict_fn", "test", "targets", "metric"))
+    found = search(tmp_path / "run", select="all", **without_test)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     experts = json.loads((tmp_path / "run" / "experts.json").read_text())
     assert "select" not in config and "selection" not in found.table
@@ -588,6 +594,60 @@ def test_an_ordinary_run_has_nothing_of_this(tmp_path):
     assert found.scores.seen is None
     with pytest.raises(ArgumentError, match="keeps every outcome; leave out keep_items"):
         search(None, keep_items=False)
+
+
+class TinyTask:
+    """A task module as the experiment sees one, with a model that compiles fast."""
+
+    Options = tasks.Options
+
+    @staticmethod
+    def build(options):
+        data = {"image": jnp.tile(batch()["image"], (2, 1))[:64], "shift": jnp.ones(3)}
+        data["label"] = jnp.tile(batch()["label"], 2)[:64]
+        assert options.train_items == 64 and options.num == 100
+        return tasks.Task(
+            name="tiny", model="tiny", metric="accuracy", params=params(), score_fn=correct,
+            train=data, combines=("majority_vote",), predict_fn=logits, test=data,
+            targets=np.asarray(data["label"]),
+        )  # fmt: skip
+
+
+def test_the_experiment_measures_every_way_and_goes_on_where_it_stopped(
+    tmp_path, monkeypatch, capsys
+):
+    """Its quick form, on a task that compiles fast."""
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[1]))
+    main = importlib.import_module("experiments.racing.__main__").main
+    measure = importlib.import_module("experiments.racing.measure")
+    monkeypatch.setattr(measure.tasks, "module", lambda name: TinyTask)
+    monkeypatch.delitem(measure.WAYS, "halving, 0.05")
+    words = ["--quick", "--tasks", "signals", "--out", str(tmp_path)]
+    assert main(words) == 0
+    assert "signals seed 0, halving, 0.1: " in capsys.readouterr().out
+    table = json.loads((tmp_path / "table.json").read_text())
+    (run,) = table["runs"]
+    assert list(run["ways"]) == list(measure.WAYS)
+    full, half, race = run["ways"].values()
+    assert full["found"] == 2 <= full["as_good"] and full["share"] == 1 and not full["rounds"]
+    assert 0.05 < half["share"] <= 0.1
+    assert race["found"] <= race["as_good"] == 2 and race["guarantee"]["bounds"] == [0, 1]
+    for row in table["summary"]:
+        assert row["seconds"] > row["score_seconds"] > 0 and row["cold_seconds"] is None
+        assert row["share"] == run["ways"][row["way"]]["share"]
+    faster = full["seconds"]["total"] / half["seconds"]["total"]
+    found, share, warm, cold = table["targets"]
+    assert found["measured"] == half["found"] / 2 and found["met"] == (half["found"] == 2)
+    assert share["met"] and warm["measured"] == pytest.approx(faster) and cold["met"] is None
+    text = (tmp_path / "table.md").read_text()
+    assert "| halving, 0.1 |" in text and "**stories** was not measured" in text
+    assert "experts to item: 100 to" in text
+    monkeypatch.setattr(measure, "measure", None)
+    assert main(words) == 0 and (tmp_path / "table.md").read_text() == text
+    assert main(["--tasks", "digits", "--out", str(tmp_path)]) == 2
+    assert "has runs of other sizes" in capsys.readouterr().err
+    assert main([*words, "--tasks", "cubes"]) == 2
+    assert "tasks='cubes' is unknown" in capsys.readouterr().err
 
 
 def test_select_from_the_command_line(tmp_path, capsys):

@@ -53,7 +53,8 @@ def halving_schedule(num: int, items: int, k: int, budget: float, rounds: int = 
     Each round has an equal part of the budget, as in sequential halving (Karnin, Koren and Somekh,
     ICML 2013). The first scores all N; from there to all B the numbers of items are in geometric
     progression, and a round has as many experts as its part pays for, K at least. Where K experts
-    on all items take more than a part, the first round has fewer items, or there are fewer rounds.
+    on all items take more than a part, the first round has fewer items, or there are fewer rounds;
+    rounds between which nobody would be dropped are one.
 
     Args:
       num: experts, N.
@@ -110,6 +111,8 @@ def _fitted(N: int, B: int, K: int, total: int, count: int, piece: int) -> Sched
         part = left // (count - number) // (stop - last.stop)
         chosen.append(Round(min(last.experts, max(K, part)), last.stop, stop))
         left -= chosen[-1].evaluations
+        if chosen[-1].experts == last.experts:  # nobody would be dropped in between
+            chosen[-2:] = [Round(last.experts, last.start, stop)]
     return Schedule(piece, tuple(chosen)) if left >= 0 else None
 
 
