@@ -25,6 +25,7 @@ from thicket_jax.scoring import Grade, Graded, Scores, check_score, concatenate,
 
 # Experts fold ids below 2**31 into the root key, the sigma draw 2**32 - 1, the tasks 2**31 + 1.
 _ORDER_STREAM = 0xFFFFFFFE
+_WORTH_COMPILING = 8  # experts in a block, from which on a second program pays for itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,8 @@ class PieceScorer:
           grade: as in `tj.score`; items that were not computed are zeros in the outputs that it
             is given, and what it says of them is not looked at.
           layout: how items lie in the batch; default on the leading axis of leaves.
-          block_size, most, with_id: as in `expert_map`.
+          block_size, most, with_id: as in `expert_map`; but where only a few experts fit a block,
+            `"auto"` is one: rounds are short, and a program for the few is not worth compiling.
         """
         plan(params, population.noise)
         if grade is None:
@@ -147,16 +149,26 @@ class PieceScorer:
             structure, [x if w else x[0] for x, w in zip(leaves, whole, strict=True)]
         )
         _check_piece(score_fn, params, first, self.size, self.layout.axes, with_id)
-        self.map: ExpertMap = expert_map(
-            _over_pieces(score_fn, structure, whole, grade is None),
-            params,
-            (leaves, np.int32(0), np.int32(self.pieces)),
-            population,
-            mapper=mapper,
-            block_size=block_size,
-            most=most,
-            with_id=with_id,
-        )
+        fn = _over_pieces(score_fn, structure, whole, grade is None)
+        data = (leaves, np.int32(0), np.int32(self.pieces))
+
+        def mapped(block: int | str) -> ExpertMap:
+            return expert_map(
+                fn,
+                params,
+                data,
+                population,
+                mapper=mapper,
+                block_size=block,
+                most=most,
+                with_id=with_id,
+            )
+
+        self.map = mapped(1 if block_size == "auto" else block_size)
+        if block_size == "auto" and _fitting(self.map) >= _WORTH_COMPILING:
+            spent = self.map.compile_seconds
+            self.map = mapped("auto")  # finds the program of one expert again
+            self.map.compile_seconds += spent
         self._training = self.map.shared[1][0]
 
     @property
@@ -291,6 +303,13 @@ class PieceOutputs:
         for chunk in scorer._chunks(leaves, experts, 0, m, None):
             outputs = jax.tree.map(lambda x: scorer._as_returned(x[:, :m]), chunk.outputs)
             yield dataclasses.replace(chunk, outputs=outputs)
+
+
+def _fitting(one: ExpertMap) -> int:
+    """How many experts fit a block, by the memory of the program of one."""
+    outputs, temporaries = dv.program_bytes(one._program()[0])
+    temporaries = temporaries - outputs if temporaries > outputs else temporaries
+    return dv.from_first(dv.working_bytes(one.mapper.devices[0]) // max(temporaries, 1))
 
 
 def _joined(trees: list[Any], axis: int) -> Any:
