@@ -621,7 +621,7 @@ def test_the_experiment_measures_every_way_and_goes_on_where_it_stopped(
     main = importlib.import_module("experiments.racing.__main__").main
     measure = importlib.import_module("experiments.racing.measure")
     monkeypatch.setattr(measure.tasks, "module", lambda name: TinyTask)
-    monkeypatch.delitem(measure.WAYS, "halving, 0.05")
+    monkeypatch.delitem(measure.WAYS, "halving, 0.06")
     words = ["--quick", "--tasks", "signals", "--out", str(tmp_path)]
     assert main(words) == 0
     assert "signals seed 0, halving, 0.1: " in capsys.readouterr().out
@@ -631,6 +631,7 @@ def test_the_experiment_measures_every_way_and_goes_on_where_it_stopped(
     full, half, race = run["ways"].values()
     assert full["found"] == 2 <= full["as_good"] and full["share"] == 1 and not full["rounds"]
     assert 0.05 < half["share"] <= 0.1
+    assert full["lost"] == race["lost"] == 0 <= half["lost"] < 1
     assert race["found"] <= race["as_good"] == 2 and race["guarantee"]["bounds"] == [0, 1]
     for row in table["summary"]:
         assert row["seconds"] > row["score_seconds"] > 0 and row["cold_seconds"] is None

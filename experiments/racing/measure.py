@@ -16,7 +16,7 @@ from thicket_jax.noise import Noise
 WAYS: dict[str, racing.Rule | None] = {
     "full": None,
     "halving, 0.1": racing.Halving(0.1),
-    "halving, 0.05": racing.Halving(0.05),
+    "halving, 0.06": racing.Halving(0.06),
     "race, 0.05": racing.Race(0.05),
 }
 """By name, with the budget of a halving and the probability of error of a race."""
@@ -79,9 +79,13 @@ def measure(
     Returns:
       JSON values: for every way `found`, how many of the true best K it kept; `as_good`, how many
       of those that it kept score at least as the true K-th on all items, which differs from
-      `found` by ties; `share` of the N·B outcomes; `rounds`; `guarantee`; `seconds` and
+      `found` by ties; `lost`, the mean score on all items of the true best K minus that of those
+      kept; `share` of the N·B outcomes; `rounds`; `guarantee`; `seconds` and
       `cold_seconds` (or None), each in all and by stage.
     """
+    for rule in WAYS.values():
+        if isinstance(rule, racing.Halving):  # a budget that does not pay is said at once
+            rule.schedule(case.num, case.train_items, case.k)
     with tempfile.TemporaryDirectory() as cache:
         module = tasks.module(case.task)
         given = {"model": model} if case.task == "stories" else {}
@@ -155,6 +159,7 @@ def _judge(full: search.Result, result: search.Result, k: int) -> dict[str, Any]
     return {
         "found": len(set(best.tolist()) & set(kept.tolist())),
         "as_good": int((values[kept] >= np.sort(values)[::-1][k - 1]).sum()),
+        "lost": float(values[best].mean(dtype=np.float64) - values[kept].mean(dtype=np.float64)),
         "share": selection["share"],
         "rounds": selection["rounds"],
         "guarantee": selection["guarantee"],

@@ -15,8 +15,8 @@ FOUND, SHARE, FASTER = 0.9, 0.1, 6.0
 def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Returns one row per task and way, over its seeds.
 
-    `found`, `as_good`, `share` and `seconds` are means; `faster` is the mean over seeds of the
-    ratio of full scoring's seconds to this way's; the cold ones are of the first seed.
+    `found`, `as_good`, `lost`, `share` and `seconds` are means; `faster` is the mean over seeds of
+    the ratio of full scoring's seconds to this way's; the cold ones are of the first seed.
     """
     rows = []
     for task in dict.fromkeys(run["task"] for run in runs):
@@ -34,6 +34,7 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "found": _mean([row["found"] for row in mine]),
                     "found_least": min(row["found"] for row in mine),
                     "as_good": _mean([row["as_good"] for row in mine]),
+                    "lost": _mean([row["lost"] for row in mine]),
                     "share": _mean([row["share"] for row in mine]),
                     "share_most": max(row["share"] for row in mine),
                     "seconds": _mean(seconds),
@@ -90,6 +91,7 @@ def text(table: Mapping[str, Any]) -> str:
                 number(row["found"]),
                 str(row["found_least"]),
                 number(row["as_good"]),
+                number(row["lost"]),
                 f"{100 * row['share']:.1f} %",
                 number(row["seconds"]),
                 number(row["score_seconds"]),
@@ -99,7 +101,7 @@ def text(table: Mapping[str, Any]) -> str:
             ]
             for row in own
         ]
-        head = ["way", "found", "least", "as good", "outcomes", "s", "of it scoring"]
+        head = ["way", "found", "least", "as good", "lost", "outcomes", "s", "of it scoring"]
         head += ["times faster", "s, compiling", "times faster, compiling"]
         parts.append(
             f"**{case['task']}**: N = {case['num']}, {case['train_items']} items, K = {case['k']}, "
