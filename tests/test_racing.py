@@ -200,6 +200,8 @@ def test_the_simulation_would_notice_a_race_that_stops_too_early(monkeypatch):
 def test_a_pair_is_bounded_by_every_leader():
     outcomes = np.repeat([[0.9], [0.8], [0.1], [0.5]], 50, 1)
     assert bounds.beaten(outcomes, 2, 100, 0.1, None).tolist() == [False, False, True, True]
+    for first in (1, 2):  # that are all the same says little when they are one or two
+        assert not bounds.beaten(outcomes[:, :first], 2, 100, 1e-4, None).any()
     assert not bounds.beaten(outcomes, 2, 100, 0.1, 2.0)[:2].any()
     assert not bounds.beaten(outcomes[:2], 2, 100, 0.1, None).any()
 
@@ -325,7 +327,7 @@ def test_a_race_finds_the_best_and_says_on_what_condition(race, population, full
     alive = ~full.failed
     stopped = int((race.scores.seen[alive] < B).sum())
     assert race.guarantee.delta == 0.2 and race.guarantee.bounds is None
-    assert race.guarantee.stopped == stopped + int(full.failed.sum())
+    assert race.guarantee.stopped == stopped > 0
     assert "With probability at least 0.8" in race.guarantee.sentence
     assert "no known bounds" in race.guarantee.sentence
     assert race.guarantee.comparisons == K * (N - K) * (len(range(0, B, 4)) - 1)

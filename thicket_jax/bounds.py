@@ -74,7 +74,8 @@ def beaten(
       items: B.
       delta: of one pair at one look; see `comparisons`.
       width: of the interval in which a difference of two experts lies, which is twice that of an
-        outcome; None takes the range of that pair's own differences so far.
+        outcome; None takes the range of that pair's own differences so far and of zero, so that
+        not even differences that were all the same decide before enough items are seen.
     """
     S, m = outcomes.shape
     values = outcomes.astype(np.float64)
@@ -87,6 +88,9 @@ def beaten(
         if not left.size:
             break
         ahead = values[leader][None] - values[left]
-        wide = ahead.max(1) - ahead.min(1) if width is None else np.full(len(left), width)
+        if width is None:
+            wide = np.maximum(ahead.max(1), 0) - np.minimum(ahead.min(1), 0)
+        else:
+            wide = np.full(len(left), width)
         out[left] = ahead.mean(1) > radius(ahead.std(1), wide, m, items, delta)
     return out

@@ -41,9 +41,9 @@ class Guarantee:
     Attributes:
       delta: probability that the kept experts are not the best K.
       bounds: (low, high) that all outcomes were taken to have; None: of every pair of experts, the
-        differences seen so far were taken to span those not yet seen.
+        differences seen so far, and zero, were taken to span those not yet seen.
       comparisons: bounds that hold at once, each with probability 1 − delta / comparisons.
-      stopped: experts that were stopped before they had seen all items.
+      stopped: experts that were stopped before they had seen all items; failed ones do not count.
       sentence: the same in words.
     """
 
@@ -181,14 +181,14 @@ class Race:
         return comparisons(num, k, -(-items // self.piece(num, items, k)) - 1)
 
     def guarantee(self, num: int, items: int, k: int, seen: np.ndarray) -> Guarantee:
-        """Returns what can be promised, given how many items each expert saw."""
+        """Returns what can be promised, given how many items each expert saw that did not fail."""
         stopped = int((seen < items).sum())
         best = f"the {k} kept experts are the best {k} of all {num:,} on all {items:,} items"
         if not stopped:
             sentence = (
                 "Nothing could be stopped: before all items were seen, no expert was certain not "
-                f"to be among the best {k}. Every expert was scored on everything, and {best}, "
-                "without any probability."
+                f"to be among the best {k}. Whoever did not fail was scored on everything, and "
+                f"{best}, without any probability."
             )
         else:
             sentence = (
@@ -199,7 +199,7 @@ class Race:
                 sentence += (
                     "This holds on a condition, as outcomes have no known bounds: that the "
                     "difference of two experts on items not yet seen stayed within the range of "
-                    "their differences seen before."
+                    "zero and their differences seen before."
                 )
             else:
                 low, high = self.bounds
@@ -345,7 +345,7 @@ def run(
         order=scorer.order,
         evaluations=work.evaluations,
         share=work.evaluations / (N * B),
-        guarantee=rule.guarantee(N, B, k, table.seen),
+        guarantee=rule.guarantee(N, B, k, table.seen[~table.failed]),
     )
     return found, work.seconds
 
@@ -553,8 +553,8 @@ def race(
         `halving`.
       delta: probability, over the order of the items, that the K are not the best K on all items.
       bounds: (low, high) of an outcome, such as (0, 1); an outcome outside is an error. None: of
-        every pair, the range of its differences so far is taken for w, and the guarantee rests on
-        that condition.
+        every pair, the range of zero and its differences so far is taken for w, and the guarantee
+        rests on that condition.
 
     Returns:
       A `Raced`; its `guarantee` says what is promised, also that nothing could be stopped. It
