@@ -11,6 +11,7 @@ from typing import Any
 from experiments import machine
 
 HERE = pathlib.Path(__file__).resolve().parent
+QUICKLY = {"block_size": 4, "cold": False, "once": True}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
         for seed in range(seeds):
             if (case.task, seed) in have:
                 continue
-            how = {"block_size": 4, "cold": False} if options.quick else {"cold": seed == 0}
+            how = QUICKLY if options.quick else {"cold": seed == 0}
             run = measure(case, seed, options.model, **how)
             table["runs"].append({**run, "provenance": machine.provenance()})
             runlog.write_json(place, table)
