@@ -4,7 +4,6 @@ import itertools
 
 import jax
 import jax.numpy as jnp
-import models
 import numpy as np
 import pytest
 

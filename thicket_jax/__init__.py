@@ -8,6 +8,7 @@ from thicket_jax.errors import ThicketError
 from thicket_jax.experts import Population, population
 from thicket_jax.noise import Noise, gaussian, low_rank, rademacher, tied_gaussian
 from thicket_jax.perturbation import perturb
+from thicket_jax.racing import Raced, halving, race
 from thicket_jax.scoring import Scores, score
 from thicket_jax.search import Result, randopt
 from thicket_jax.selection import top_k
@@ -16,11 +17,13 @@ from thicket_jax.usage import matrix_axes
 __all__ = [
     "Noise",
     "Population",
+    "Raced",
     "Result",
     "Scores",
     "ThicketError",
     "ensemble",
     "gaussian",
+    "halving",
     "low_rank",
     "majority_vote",
     "matrix_axes",
@@ -30,6 +33,7 @@ __all__ = [
     "merge",
     "perturb",
     "population",
+    "race",
     "rademacher",
     "randopt",
     "score",

@@ -18,6 +18,7 @@ from thicket_jax.blocks import ExpertMap
 from thicket_jax.ensembles import Predictor
 from thicket_jax.errors import ArgumentError, ScoreError
 from thicket_jax.experts import Population
+from thicket_jax.pieces import PieceScorer
 from thicket_jax.problem import Answering, Problem
 from thicket_jax.scoring import Graded, Scores, graded, joined, joined_columns
 from thicket_jax.selection import ranking
@@ -71,7 +72,11 @@ def check(problem: Problem) -> None:
 
 
 def answer(
-    problem: Problem, experts: Population, scores: Scores, kept: Population, scorer: ExpertMap
+    problem: Problem,
+    experts: Population,
+    scores: Scores,
+    kept: Population,
+    scorer: ExpertMap | PieceScorer,
 ) -> dict[str, Any]:
     """Returns everybody's answers on the test items, as fields of `RunRecord`; {} without a test.
 
@@ -80,7 +85,7 @@ def answer(
       experts: all N.
       scores: of all N.
       kept: the best K, best first.
-      scorer: the map that scored them.
+      scorer: the map that scored them, or what scored them on pieces of the items.
 
     Raises:
       ScoreError: what `problem.answering` reads does not fit together.
@@ -96,9 +101,11 @@ def answer(
         problem.predict_fn,
         problem.params,
         everyone,
+        # Where scoring is short, larger blocks save less than compiling a program for them costs.
+        block_size=1 if isinstance(scorer, PieceScorer) else "auto",
         mapper=scorer.mapper,
         with_id=problem.with_id,
-        stream=scorer.stream,
+        stream=(scorer.map if isinstance(scorer, PieceScorer) else scorer).stream,
     )
     out, K = np.asarray(predictor(problem.test)), len(kept)
     return {
@@ -110,7 +117,7 @@ def answer(
 
 
 def _read_on_host(
-    how: Answering, experts: Population, kept: Population, scorer: ExpertMap
+    how: Answering, experts: Population, kept: Population, scorer: ExpertMap | PieceScorer
 ) -> dict[str, Any]:
     """Reads outputs call by call: memory is one call's, M×B answers, and (K + 1)×B texts."""
     K = len(kept)
@@ -165,7 +172,11 @@ def outcome_table(classes: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
 
 
 def _read(
-    how: Answering, pieces: Sequence[Any], experts: Population, scorer: ExpertMap, with_texts: int
+    how: Answering,
+    pieces: Sequence[Any],
+    experts: Population,
+    scorer: ExpertMap | PieceScorer,
+    with_texts: int,
 ) -> Graded:
     """What the experts answer to all pieces; texts of the first `with_texts` of them."""
     whole = []

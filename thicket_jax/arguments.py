@@ -37,6 +37,19 @@ class Machine:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Selection:
+    """How the best experts are found."""
+
+    select: str = "all"
+    """all scores every expert on every training item; halving and race score every expert on a few,
+    the better ones on more, and a few on all."""
+    budget: float | None = None
+    """With --select halving: share of the item outcomes that may be computed; default 0.1."""
+    delta: float | None = None
+    """With --select race: probability that the kept experts are not the best; default 0.05."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Out:
     """Where a run is written."""
 

@@ -19,6 +19,7 @@ from thicket_jax.arguments import (
     Machine,
     Out,
     ReportOptions,
+    Selection,
     combine_names,
     parse,
 )
@@ -27,6 +28,7 @@ from thicket_jax.errors import ArgumentError, RunError, ThicketError
 
 if TYPE_CHECKING:
     from thicket_jax.problem import Watch
+    from thicket_jax.racing import Rule
 
 USAGE = """\
 usage: thicket COMMAND ...
@@ -111,7 +113,14 @@ def _run(words: list[str]) -> None:
         module = tasks.module(name)
         # An outer record joins the task's options with the common ones into one flat list.
         kind = dataclasses.make_dataclass(
-            "run", [("task", module.Options), ("machine", Machine), ("out", Out)], frozen=True
+            "run",
+            [
+                ("task", module.Options),
+                ("selection", Selection),
+                ("machine", Machine),
+                ("out", Out),
+            ],
+            frozen=True,
         )
         kind.__doc__ = tasks.REGISTRY[name][1]
         parsed = parse(Annotated[kind, tyro.conf.OmitArgPrefixes], rest, f"thicket run {name}")
@@ -120,7 +129,12 @@ def _run(words: list[str]) -> None:
             stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
             out = f"runs/{name}-{stamp}"
         command = shlex.join(["thicket", "run", *words])
-        _search(name, parsed.task.resolved(), parsed.machine, pathlib.Path(out), False, command)
+        from thicket_jax import racing
+
+        chosen = parsed.selection
+        rule = racing.check_rule(chosen.select, chosen.budget, chosen.delta)
+        options = parsed.task.resolved()
+        _search(name, options, rule, parsed.machine, pathlib.Path(out), False, command)
 
 
 def _resume(words: list[str]) -> None:
@@ -131,8 +145,8 @@ def _resume(words: list[str]) -> None:
         machine = parse(Machine, rest, "thicket resume RUN")
         run_dir = pathlib.Path(folder)
         config = runlog.read_json(run_dir / "config.json")
-        options = _stored_options(run_dir, config)
-        _search(config["task"], options, machine, run_dir, True, config.get("command", ""))
+        options, rule = _stored_options(run_dir, config), _stored_rule(run_dir, config)
+        _search(config["task"], options, rule, machine, run_dir, True, config.get("command", ""))
 
 
 def _stored_options(run_dir: pathlib.Path, config: dict[str, Any]) -> Any:
@@ -154,9 +168,22 @@ def _stored_options(run_dir: pathlib.Path, config: dict[str, Any]) -> Any:
         ) from None
 
 
+def _stored_rule(run_dir: pathlib.Path, config: dict[str, Any]) -> "Rule | None":
+    """Rebuilds how experts are selected from config.json; None for every expert on everything."""
+    from thicket_jax import racing
+
+    try:
+        return racing.from_json(config["select"]) if "select" in config else None
+    except (KeyError, TypeError) as error:
+        raise RunError(
+            f"{run_dir / 'config.json'} has a selection that this release does not know: {error}"
+        ) from None
+
+
 def _search(
     name: str,
     options: Any,
+    rule: "Rule | None",
     machine: Machine,
     run_dir: pathlib.Path,
     resume: bool,
@@ -218,6 +245,7 @@ def _search(
             watch=progress,
             draw=getattr(tasks.module(name), "draw", None),
             setup_seconds=setup,
+            rule=rule,
         )
         try:
             found = search.execute(problem, experts, settings, about)
@@ -287,6 +315,7 @@ class _Progress:
         self.terminal = say is _say and sys.stderr.isatty()
         self.began: float | None = None
         self.first = 0
+        self.stage, self.tokens = "", 0
 
     def __enter__(self) -> "_Progress":
         return self
@@ -297,12 +326,20 @@ class _Progress:
 
     def __call__(self, now: "Watch") -> None:
         done, total = now.done, now.total
+        if now.stage != self.stage:
+            self.stage, self.began, self.tenth = now.stage, None, -1
+            self.tokens = now.tokens or 0
+            self.say(f"{now.stage}: {total} experts")
+            if self.bar is not None:
+                self.bar.close()
+                self.bar = None
         if self.began is None:
             self.began, self.first = time.monotonic(), done
             if done:
                 self.say(f"{done} of {total} experts are in the log")
         seconds = max(time.monotonic() - self.began, 1e-9)
-        seen = [f"{now.tokens / seconds:,.0f} tokens/s"] if now.tokens else []
+        tokens = (now.tokens or 0) - self.tokens
+        seen = [f"{tokens / seconds:,.0f} tokens/s"] if tokens else []
         seen += [f"best {now.best:.4g}"] if now.best is not None else []
         seen += [f"base {now.base:.4g}"] if now.base is not None else []
         if self.terminal:
@@ -325,6 +362,7 @@ class _Progress:
 
 def _print_table(table: dict[str, Any], run_dir: pathlib.Path) -> None:
     """Prints base, best and ensembles in the metric's unit, and where the report is."""
+    from thicket_jax.report_numbers import joined_rounds
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.4f}"
@@ -343,6 +381,14 @@ def _print_table(table: dict[str, Any], run_dir: pathlib.Path) -> None:
         print(f"  {label:28} {'':>9} {number(row['test']):>9}  {change}")
     if table["failed"]:
         print(f"  failed experts: {table['failed']}")
+    if "selection" in table:
+        found = table["selection"]
+        rounds = joined_rounds(found["rounds"])
+        steps = ", ".join(f"{r['experts']} to {r['stop']}" for r in rounds)
+        share = f"{100 * found['share']:.1f} % of all outcomes"
+        print(f"  {found['rule']}: {share} (experts to item: {steps})")
+        if found["guarantee"]:
+            print(f"  {found['guarantee']['sentence']}")
     print(f"report: {run_dir / 'report.html'}")
 
 

@@ -176,8 +176,12 @@ def _sweep(results: Mapping[str, Any], path: pathlib.Path) -> tuple[str, str]:
 
 def _scores(record: RunRecord, results: Mapping[str, Any], path: pathlib.Path) -> tuple[str, str]:
     unit, base = record.metric.from_score, results["base"]["train"]
-    alive = ~record.failed
+    alive, rounds = ~record.failed, record.selection is not None
     scores, sigmas = record.scores, record.sigmas
+    better = scores >= (record.base_score if base is not None else -math.inf)
+    if rounds:
+        # On equal items with the base: the difference there, from the base's score on all.
+        scores, better = record.base_score + record.gains, record.gains >= 0
     levels = np.unique(sigmas)
     if len(levels) > MOST_ROWS:
         levels = levels[np.linspace(0, len(levels) - 1, MOST_ROWS).round().astype(int)]
@@ -185,7 +189,6 @@ def _scores(record: RunRecord, results: Mapping[str, Any], path: pathlib.Path) -
     edges, log = _bins(values[alive], base, record)
     below, above = values[alive] < edges[0], values[alive] > edges[-1]
     rows = {row["sigma"]: row for row in results["density"]}
-    better = scores >= (record.base_score if base is not None else -math.inf)
     with canvas(6.6, 0.7 + 1.15 * len(levels), path) as figure:
         for axes, sigma in zip(
             figure.subplots(len(levels), 1, sharex=True, squeeze=False)[:, 0], levels, strict=True
@@ -214,6 +217,12 @@ def _scores(record: RunRecord, results: Mapping[str, Any], path: pathlib.Path) -
         "Scores of all experts on the train items, by sigma. Green: at least as good as the base "
         "(dashed line)."
     )
+    if rounds:
+        caption = (
+            "All experts by sigma, each compared with the base on the items that it saw, and drawn "
+            "at that difference from the base's score on all train items (dashed line). Green: at "
+            "least as good as the base."
+        )
     if len(levels) < len(rows):
         caption += f" {len(levels)} of {len(rows)} sigmas are drawn."
     return path.name, caption + _clipped(values[alive], below, above, edges)

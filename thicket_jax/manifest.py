@@ -11,7 +11,9 @@ from thicket_jax import report, runlog
 from thicket_jax.errors import RunError, ScoreError
 from thicket_jax.experts import Population
 from thicket_jax.perturbation import plan
+from thicket_jax.pieces import PieceScorer
 from thicket_jax.problem import Problem, Settings
+from thicket_jax.racing import Raced
 from thicket_jax.scoring import Scorer, Scores
 from thicket_jax.selection import ranking
 
@@ -21,14 +23,16 @@ def config_of(
     experts: Population,
     settings: Settings,
     about: Mapping[str, Any],
-    scorer: Scorer,
+    scorer: Scorer | PieceScorer,
 ) -> dict[str, Any]:
     """Returns config.json: what the run is about, versions, key, noise law and fingerprints."""
     import thicket_jax
 
     law = plan(problem.params, experts.noise)
+    rule = settings.rule
     return {
         **about,
+        **({} if rule is None else {"select": rule.to_json()}),
         "metric": problem.metric.name,
         "combines": list(problem.combines),
         "versions": {"thicket_jax": thicket_jax.__version__, "jax": jax.__version__},
@@ -61,8 +65,9 @@ def test_of(problem: Problem) -> Any:
 
 def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a config that must be equal for a run to be resumed."""
-    names = ("task", "options", "metric", "combines", "versions", "platform", "prng", "key")
-    return {name: config[name] for name in (*names, "noise", "fingerprints")}
+    names = ["task", "options", "metric", "combines", "versions", "platform", "prng", "key"]
+    names += ["noise", "fingerprints", *(["select"] if "select" in config else [])]
+    return {name: config[name] for name in names}
 
 
 def before(run_dir: pathlib.Path, settings: Settings) -> int | str:
@@ -104,10 +109,12 @@ def record_of(
     answers: Mapping[str, Any],
     config: Mapping[str, Any],
     timing: Mapping[str, float],
+    raced: Raced | None = None,
 ) -> report.RunRecord:
     """Puts what a search found into the record that the report reads.
 
-    `answers` are the fields of `RunRecord` that the test items gave; empty without any.
+    `answers` are the fields of `RunRecord` that the test items gave; empty without any. `raced`
+    says how experts were selected in rounds, if they were.
     """
     if bool(base.failed[0]):
         raise ScoreError(
@@ -128,9 +135,20 @@ def record_of(
         }
         for i in range(len(experts))
     ]
+    table: dict[str, Any] = {
+        "population": recipe,
+        "base": {"score": float(base.values[0])},
+        "experts": rows,
+    }
+    if raced is not None:
+        assert base.items is not None and scores.seen is not None
+        for row, seen in zip(rows, scores.seen.tolist(), strict=True):
+            same = base.items[0][raced.order[:seen]]
+            row |= {"items": seen, "base": float(same.mean(dtype=np.float64).astype(np.float32))}
+        table["selection"] = {**config["select"], **raced.to_json()}
     return report.RunRecord(
         config=dict(config),
-        experts={"population": recipe, "base": {"score": float(base.values[0])}, "experts": rows},
+        experts=table,
         train=scores.items,
         base_train=None if base.items is None else base.items[0],
         train_strings=scores.answers,

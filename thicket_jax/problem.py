@@ -9,6 +9,8 @@ import jax
 import numpy as np
 
 from thicket_jax.metrics import Metric
+from thicket_jax.pieces import Layout
+from thicket_jax.racing import Rule
 from thicket_jax.scoring import Grade, Graded, Progress
 
 SCORE = Metric("score", True, lambda answers, targets: np.asarray(answers, np.float64))
@@ -46,6 +48,8 @@ class Problem:
 
     `score_fn` is `(params, batch) -> ...`; `with_id`, `(params, batch, id) -> ...` with the
     expert's id, int32 []. Test answers come from `predict_fn` and `test`, or from `answering`.
+    `layout` says how items lie in `train` where that is not the leading axis of its leaves; a
+    selection in rounds takes some of them.
     """
 
     score_fn: Callable[..., Any]
@@ -60,6 +64,7 @@ class Problem:
     exhibits: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     with_id: bool = False
     answering: Answering | None = None
+    layout: Layout | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +72,13 @@ class Watch:
     """How far a search is.
 
     Attributes:
-      done: experts scored, those in the log included.
-      total: N.
+      done: experts scored, those in the log included; of the round, in a selection in rounds.
+      total: N; or the experts of the round.
       best: the best score so far, in the metric's unit; None while there is none.
       base: the base's score, in the metric's unit; None if it failed.
       tokens: generated in this process for the experts scored now; None where the grade records
         no column `tokens`.
+      stage: which round this is, in words; empty where every expert is scored on everything.
     """
 
     done: int
@@ -80,11 +86,15 @@ class Watch:
     best: float | None
     base: float | None
     tokens: int | None
+    stage: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How it is searched and where it is written; nothing here changes an expert or its rank."""
+    """How it is searched and where it is written; only `rule` changes which experts are kept.
+
+    `rule` selects in rounds, see `thicket_jax.racing`; None scores every expert on everything.
+    """
 
     k: tuple[int, ...]
     block_size: int | str = "auto"
@@ -98,3 +108,4 @@ class Settings:
     watch: Callable[[Watch], None] | None = None
     draw: Callable[..., Any] | None = None
     setup_seconds: float = 0.0
+    rule: Rule | None = None

@@ -137,7 +137,7 @@ def build_results(
     if record.targets is not None and record.answers is not None:
         best_test = metric.per_item(record.answers[0], record.targets)
     best = record.experts["experts"][int(np.argmin(record.ranks))]
-    rows = analysis.density(record.scores, failed, record.sigmas, record.base_score)
+    rows = _density(record)
     votes = _votes(record, ks, combine, rules or {})
     ensemble, gains = _rows(record, votes), baselines.gains(record, votes)
     population = record.experts["population"]
@@ -163,6 +163,7 @@ def build_results(
             "baselines": baselines.compare(record, votes),
             **({} if gains is None else {"gains": gains}),
             "density": [{**row, "mean": unit(row["mean"])} for row in rows],
+            **({} if record.selection is None else {"selection": record.selection}),
             "failed": int(failed.sum()),
             "timing": {name: record.timing.get(name) for name in TIMES},
             "provenance": {
@@ -220,6 +221,18 @@ def _gradable(record: RunRecord, results: Mapping[str, Any], metric: Metric | No
         return record
     unknown = Metric(results["metric"], results["higher_is_better"], lambda answers, _: answers)
     return dataclasses.replace(record, answers=None, random_answers=None, grader=unknown)
+
+
+def _density(record: RunRecord) -> list[dict[str, Any]]:
+    """The density by sigma; where experts saw different items, each against the base on its own.
+
+    There the mean is that of the paired differences, added to the base's score on all items.
+    """
+    base = record.base_score
+    if record.selection is None:
+        return analysis.density(record.scores, record.failed, record.sigmas, base)
+    rows = analysis.density(record.gains, record.failed, record.sigmas, 0.0)
+    return [{**row, "mean": base + row["mean"]} for row in rows]
 
 
 def _graded(items: np.ndarray) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Numbers and names as a report shows them: to the digits that their errors allow."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def rule_label(name: str) -> str:
@@ -59,6 +60,21 @@ def sigma_label(sigma: float) -> str:
 def experts_label(k: int) -> str:
     """Returns `1 expert`, `10 experts`."""
     return f"{k:,} expert" + ("s" if k != 1 else "")
+
+
+def joined_rounds(rounds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns rounds, `experts`, `start` and `stop`, with successive ones of equal experts as one.
+
+    >>> joined_rounds([dict(experts=9, start=0, stop=2), dict(experts=9, start=2, stop=4)])
+    [{'experts': 9, 'start': 0, 'stop': 4}]
+    """
+    found: list[dict[str, Any]] = []
+    for one in rounds:
+        if found and found[-1]["experts"] == one["experts"]:
+            found[-1]["stop"] = one["stop"]
+        else:
+            found.append(dict(one))
+    return found
 
 
 def _signed(value: float | None, decimals: int | None) -> str:

@@ -25,6 +25,7 @@ from thicket_jax.report_html import (
 from thicket_jax.report_numbers import (
     difference,
     experts_label,
+    joined_rounds,
     measured,
     rule_label,
     short,
@@ -81,8 +82,9 @@ def compose(
     blocks += [*equal_inference(record, results), *form_and_reasoning(results)]
     density, best = picture("scores.png"), picture("transfer.png")
     blocks += pictures.values()
+    blocks += _selection(record)
     blocks += [Heading("Density around the base"), _density(record, results)]
-    blocks += [Paragraph(_about_density(results)), *density]
+    blocks += [Paragraph(_about_density(record, results)), *density]
     blocks += [Heading("Best experts"), _best(record), *best]
     if record.config.get("notes"):
         blocks += [Heading("Notes"), Bullets(tuple(map(str, record.config["notes"])))]
@@ -191,8 +193,40 @@ def _footnote(results: Mapping[str, Any]) -> str:
     return text
 
 
+def _selection(record: RunRecord) -> Iterator[Block]:
+    """How experts were selected in rounds, if they were."""
+    found = record.selection
+    if found is None:
+        return
+    yield Heading("Selection in rounds")
+    rows = [
+        (str(number), f"{row['experts']:,}", f"{row['start'] + 1:,} to {row['stop']:,}")
+        for number, row in enumerate(joined_rounds(found["rounds"]), 1)
+    ]
+    yield Table(("step", "experts", "on items"), tuple(rows), words=0)
+    limit = ""
+    if found["rule"] == "halving":
+        limit = f", of {100 * found['budget']:g} % that the budget allows"
+    yield Paragraph(
+        f"Not every expert was scored on every train item: {found['evaluations']:,} outcomes were "
+        f"computed, {100 * found['share']:.1f} % of those of full scoring{limit}. All experts saw "
+        "the items in one random order, and after each round the better ones went on "
+        f"({found['rule']}). An expert's score is the mean over the items that it saw."
+    )
+    guarantee = found["guarantee"]
+    if guarantee is None:
+        yield Paragraph(
+            "Halving gives no guarantee that the kept experts are the best of all: an expert that "
+            "did badly on the first items only is lost."
+        )
+    else:
+        yield Paragraph(guarantee["sentence"])
+
+
 def _density(record: RunRecord, results: Mapping[str, Any]) -> Table:
     alive, scores, sigmas = ~record.failed, record.scores, record.sigmas
+    if record.selection is not None:
+        scores = record.base_score + record.gains
     rows = []
     for row in results["density"]:
         here = scores[alive & (sigmas == np.float32(row["sigma"]))]
@@ -214,7 +248,17 @@ def _density(record: RunRecord, results: Mapping[str, Any]) -> Table:
     return Table((*head, "≥ base", "95 % interval", "> base"), tuple(rows), words=0)
 
 
-def _about_density(results: Mapping[str, Any]) -> str:
+def _about_density(record: RunRecord, results: Mapping[str, Any]) -> str:
+    seen = record.items_seen
+    if seen is not None:
+        return (
+            f"Experts saw different numbers of train items, {seen.min():,} to {seen.max():,}. Each "
+            "is compared with the base on the items that it saw itself; medians and means are "
+            f"those differences, added to the base's {short(results['base']['train'])} on all "
+            "train items. ≥ base: the share of experts at least as good as the base on their "
+            "items, with its Wilson interval; with few items a difference is rough, and many may "
+            "be ties. An expert that changes nothing counts there, but not for > base."
+        )
     return (
         f"Train items; the base has {short(results['base']['train'])}. ≥ base: the share of "
         "experts at least as good as the base, with its Wilson interval; an expert that changes "
@@ -234,6 +278,8 @@ def _best(record: RunRecord) -> Table:
     unit, name, tests = record.metric.from_score, record.metric.name, record.kept_tests()
     columns["σ"] = [sigma_label(float(str(np.float32(row["sigma"])))) for row in experts]
     columns[f"train {name}"] = [short(unit(row["score"])) for row in experts]
+    if record.selection is not None:
+        columns["train items"] = [f"{row['items']:,}" for row in experts]
     if len(tests):
         shown = [short(value) for value in tests[: len(experts)]]
         columns[f"test {name}"] = shown + ["—"] * (len(experts) - len(shown))

@@ -54,7 +54,10 @@ class RunRecord:
         fingerprints, task_provenance.
       experts: experts.json: the population's recipe, the base's score, and for each of the N
         experts its id, sigma, sign, score (null if it failed), failed and rank (0 is the best).
-      train: float32 [N, B_train], per-item scores, higher is better; NaN where an expert failed.
+        Where experts were selected in rounds also `selection`, and for each expert the number of
+        items that its score is the mean of, and the base's score on the same items.
+      train: float32 [N, B_train], per-item scores, higher is better; NaN where an expert failed,
+        and where an item was not computed for it.
       base_train: float32 [B_train].
       answers: [K, B_test, ...], of the kept experts on the test items, best first.
       base_answers: [B_test, ...].
@@ -130,6 +133,24 @@ class RunRecord:
     def scores(self) -> np.ndarray:
         """float64 [N], higher is better; NaN where an expert failed."""
         return np.array([number_of(row["score"]) for row in self.experts["experts"]], np.float64)
+
+    @property
+    def selection(self) -> dict[str, Any] | None:
+        """How experts were selected in rounds; None where each was scored on every item."""
+        return self.experts.get("selection")
+
+    @property
+    def items_seen(self) -> np.ndarray | None:
+        """int [N], the items of each expert's score; None where each was scored on every item."""
+        if self.selection is None:
+            return None
+        return np.array([row["items"] for row in self.experts["experts"]], np.int64)
+
+    @property
+    def gains(self) -> np.ndarray:
+        """float64 [N], each expert's score minus the base's on the same items; NaN for failed."""
+        same = [row.get("base", self.base_score) for row in self.experts["experts"]]
+        return self.scores - np.array([number_of(value) for value in same], np.float64)
 
     @property
     def failed(self) -> np.ndarray:
@@ -279,6 +300,12 @@ def _experts_fault(record: RunRecord) -> str:
             return "a sigma is not positive"
         if not math.isfinite(record.base_score):
             return "the base has no score"
+        if record.selection is not None:
+            seen = record.items_seen
+            if {"rule", "rounds", "share", "guarantee"} - set(record.selection) or seen is None:
+                return "its selection is not whole"
+            if not np.isfinite(record.gains[~record.failed]).all() or not (seen > 0).all():
+                return "an expert has no items, or none of the base beside it"
         missing = {"id", "sign"} - set.intersection(*map(set, record.experts["experts"]))
         return f"an expert has no {', '.join(sorted(missing))}" if missing else ""
     except (KeyError, TypeError, ValueError) as error:

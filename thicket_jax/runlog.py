@@ -1,6 +1,7 @@
 """The crash-safe log of a run, and the fingerprints that say whether a run is still the same.
 
-Scores go to `log/` as one Orbax checkpoint per segment of consecutive experts. Orbax makes a
+Scores go to `log/` as one Orbax checkpoint per segment of consecutive experts; where experts are
+selected in rounds, of consecutive experts of a round, on the items of that round. Orbax makes a
 segment appear at once or not at all, and each carries a digest of its content, so that a kill at
 any moment costs the experts since the last segment and damage is found, not used.
 """
@@ -24,7 +25,7 @@ from thicket_jax.scoring import Scores, concatenate
 
 SECONDS_BETWEEN_SEGMENTS = 30.0
 SEGMENTS_PER_RUN = 20  # at least: a segment holds at most 5 % of the experts
-_SEGMENT = re.compile(r"experts_(\d{8})_(\d{8})$")
+_EXPERTS = "experts"
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
 
@@ -83,10 +84,19 @@ def _short(value: Any) -> str:
 class RunLog:
     """The log of one run directory; used by process 0 alone."""
 
-    def __init__(self, run_dir: pathlib.Path, num: int) -> None:
-        """Opens the log of a run of `num` experts; see `create` and `reopen`."""
-        self.run_dir, self.num = run_dir, num
+    def __init__(
+        self,
+        run_dir: pathlib.Path,
+        num: int,
+        name: str = _EXPERTS,
+        most: int | None = None,
+        positions: np.ndarray | None = None,
+    ) -> None:
+        """Opens the log of a run of `num` experts; see `create`, `reopen` and `round`."""
+        self.run_dir, self.num, self.name = run_dir, num, name
         self.folder = run_dir / "log"
+        self._most = most_per_call(num) if most is None else most
+        self._positions = positions
         self._parts: list[Scores] = []
         self._start = 0
         self._seconds = 0.0
@@ -118,6 +128,21 @@ class RunLog:
         log._remove_unfinished("")
         return log
 
+    def round(self, number: int, positions: np.ndarray, share: float) -> "RunLog":
+        """Returns the log of one round of a selection, in which experts are those that take part.
+
+        Its segments are `round<number>_<start>_<stop>`, and hold the experts' positions. One is
+        written at the latest after as much work as a segment of an ordinary run holds.
+
+        Args:
+          number: of the round, from 0.
+          positions: int [S], who takes part.
+          share: of all items, that the round scores.
+        """
+        most = max(1, int(most_per_call(self.num) / share))
+        positions = np.asarray(positions, np.int32)
+        return RunLog(self.run_dir, len(positions), f"round{number:04d}", most, positions)
+
     def append(self, start: int, scores: Scores, seconds: float) -> None:
         """Takes the scores of consecutive experts from `start`; writes a segment when one is due.
 
@@ -135,7 +160,7 @@ class RunLog:
         self._parts.append(scores)
         self._seconds += seconds
         late = time.monotonic() - self._last >= SECONDS_BETWEEN_SEGMENTS
-        if held + len(scores) >= most_per_call(self.num) or late:
+        if held + len(scores) >= self._most or late:
             self.flush()
 
     def flush(self) -> None:
@@ -145,7 +170,9 @@ class RunLog:
         scores = concatenate(self._parts)
         stop = self._start + len(scores)
         tree = {**_tree(scores), "seconds": self._seconds}
-        name = f"experts_{self._start:08d}_{stop:08d}"
+        if self._positions is not None:
+            tree["positions"] = self._positions[self._start : stop]
+        name = f"{self.name}_{self._start:08d}_{stop:08d}"
         # An interrupt in the middle of a save flushes again: the segment may be there, or half.
         if not (self.folder / name).exists():
             self._remove_unfinished(name)
@@ -171,13 +198,16 @@ class RunLog:
         if not self.folder.is_dir():
             raise RunError(f"{self.folder} is missing; the run has no log")
         for path in sorted(self.folder.iterdir()):
-            match = _SEGMENT.fullmatch(path.name)
+            match = re.fullmatch(rf"{self.name}_(\d{{8}})_(\d{{8}})", path.name)
             if not match:
                 continue
             tree = self._load(path.name)
             start, stop = int(match[1]), int(match[2])
             if len(tree["values"]) != stop - start or stop > self.num:
                 raise self._damaged(path.name, f"{len(tree['values'])} experts in it")
+            here = None if self._positions is None else self._positions[start:stop]
+            if here is not None and not np.array_equal(tree.get("positions", []), here):
+                raise self._damaged(path.name, "its experts are not those of this round")
             yield start, _scores(tree), float(tree["seconds"])
 
     def _save(self, name: str, tree: dict[str, Any]) -> None:

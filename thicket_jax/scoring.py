@@ -55,6 +55,9 @@ class Scores:
       items: float32 [N, B], per-item outcomes as scored, or None.
       answers: object [N, B] of `str` or None, canonical answers, where a grade reads them.
       columns: name → float32 [N, B], what else a grade recorded.
+      seen: int32 [N], the number of items that each value is the mean of, where experts were
+        selected in rounds; None where every expert was scored on all. Items that an expert did
+        not see are NaN in `items` and `columns`, None in `answers`.
     """
 
     values: np.ndarray
@@ -62,6 +65,7 @@ class Scores:
     items: np.ndarray | None = None
     answers: np.ndarray | None = None
     columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    seen: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Returns the number of experts, N."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from thicket_jax import answers as test_answers
 from thicket_jax import devices as dv
-from thicket_jax import manifest, report, runlog
+from thicket_jax import manifest, racing, report, runlog
 from thicket_jax.answers import unperturbed
 from thicket_jax.ensembles import Combine, Predictor, majority_vote, with_weights
 from thicket_jax.errors import ArgumentError, RunError, ScoreError, ThicketError
@@ -24,6 +24,7 @@ from thicket_jax.experts import Population, check_count, check_key, population
 from thicket_jax.metrics import Metric, metric
 from thicket_jax.noise import LOW_RANK, Noise
 from thicket_jax.perturbation import plan
+from thicket_jax.pieces import PieceScorer
 from thicket_jax.problem import SCORE, Problem, Settings, Watch
 from thicket_jax.scoring import Grade, Progress, ScoreFn, Scorer, Scores, concatenate
 from thicket_jax.selection import ranking, top_k
@@ -75,6 +76,10 @@ def randopt(
     backend: str = "pmap",
     keep_items: bool = True,
     stream: bool = False,
+    select: str = "all",
+    budget: float | None = None,
+    delta: float | None = None,
+    bounds: Sequence[float] | None = None,
     run_dir: str | pathlib.Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -98,6 +103,12 @@ def randopt(
         better.
       combine: combine rule or rules; the first is the one `predict` uses.
       grade, block_size, devices, backend, keep_items, stream, progress: as in `tj.score`.
+      select: `"all"` scores every expert on all of `train`; `"halving"` and `"race"` select in
+        rounds, as `tj.halving` and `tj.race` do, and need one outcome per item.
+      budget: with `"halving"`, share of the outcomes that may be computed; default 0.1.
+      delta: with `"race"`, probability that the kept experts are not the best; default 0.05.
+      bounds: with `"race"`, (low, high) of an outcome; default 0 to 1 for `metric="accuracy"` if
+        the base's outcomes lie there, else as in `tj.race`.
       run_dir: write the run directory of the command line there, as the run goes.
       resume: go on with an interrupted run in `run_dir`; refused if anything differs.
 
@@ -143,6 +154,9 @@ def randopt(
         "assign": assign,
     }
     about = {"task": _name(score_fn), "model": "own model", "options": options}
+    selection = racing.check_rule(select, budget, delta, bounds)
+    if selection is not None and not keep_items:
+        raise ArgumentError(f"select={select!r} keeps every outcome; leave out keep_items=False")
     settings = Settings(
         k=check_ks(k, num),
         block_size=block_size,
@@ -153,6 +167,7 @@ def randopt(
         run_dir=None if run_dir is None else pathlib.Path(run_dir),
         resume=resume,
         progress=progress,
+        rule=selection,
     )
     return execute(problem, experts, settings, about)
 
@@ -187,32 +202,26 @@ def execute(
                 "the processes have different base parameters or data; give all of them the same "
                 "(for the command line: one --cache on a shared file system)"
             )
-    scorer = Scorer(
-        problem.score_fn,
-        problem.params,
-        experts,
-        problem.train,
-        mapper=mapper,
-        grade=problem.grade,
-        block_size=block_size,
-        keep_items=settings.keep_items,
-        most=None if run_dir is None else runlog.most_per_call(len(experts)),
-        with_id=problem.with_id,
-        stream=settings.stream,
-    )
+    scorer = _scorer(problem, experts, settings, mapper, block_size)
     scorer.map.prepare()
     config = manifest.config_of(problem, experts, settings, about, scorer) if first else {}
     log = None
     if run_dir is not None:
         log = _on_first(lambda: manifest.open_log(run_dir, settings, config, len(experts)), None)
+    raced = None
     with _what_is_kept(log):
-        base, scores, score_seconds = _score(scorer, experts, log, _teller(problem, settings))
+        if isinstance(scorer, PieceScorer):
+            base, raced, score_seconds = _race(scorer, experts, log, problem, settings)
+            scores = raced.scores
+        else:
+            base, scores, score_seconds = _score(scorer, experts, log, _teller(problem, settings))
     kept = top_k(experts, scores, max(settings.k))
 
     began = time.monotonic()
     predictor = None
     with _what_is_kept(log):
-        answers = test_answers.answer(problem, experts, scores, kept, scorer.map)
+        outputs = scorer if isinstance(scorer, PieceScorer) else scorer.map
+        answers = test_answers.answer(problem, experts, scores, kept, outputs)
     if problem.predict_fn is not None:
         predictor = Predictor(
             problem.predict_fn,
@@ -231,7 +240,7 @@ def execute(
     }
     table: dict[str, Any] = {}
     if first:
-        record = manifest.record_of(problem, experts, scores, base, answers, config, timing)
+        record = manifest.record_of(problem, experts, scores, base, answers, config, timing, raced)
         table = report.build_results(record, metric=problem.metric, rules=problem.combines)
         if run_dir is not None:
             manifest.write(record, run_dir)
@@ -253,6 +262,46 @@ def with_axes(problem: Problem, experts: Population) -> Population:
     rest = (problem.train, np.int32(0)) if problem.with_id else (problem.train,)
     axes = matrix_axes(problem.score_fn, problem.params, *rest)
     return dataclasses.replace(experts, noise=dataclasses.replace(law, axes=axes))
+
+
+def _scorer(
+    problem: Problem,
+    experts: Population,
+    settings: Settings,
+    mapper: dv.Mapper,
+    block_size: int | str,
+) -> Scorer | PieceScorer:
+    """The score function on the devices: on all items, or on any pieces of them."""
+    rule, N = settings.rule, len(experts)
+    most = None if settings.run_dir is None else runlog.most_per_call(N)
+    if rule is None:
+        return Scorer(
+            problem.score_fn,
+            problem.params,
+            experts,
+            problem.train,
+            mapper=mapper,
+            grade=problem.grade,
+            block_size=block_size,
+            keep_items=settings.keep_items,
+            most=most,
+            with_id=problem.with_id,
+            stream=settings.stream,
+        )
+    return PieceScorer(
+        problem.score_fn,
+        problem.params,
+        experts,
+        problem.train,
+        piece=lambda B: rule.piece(N, B, max(settings.k)),
+        mapper=mapper,
+        grade=problem.grade,
+        layout=problem.layout,
+        block_size=block_size,
+        most=most,
+        with_id=problem.with_id,
+        stream=settings.stream,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,13 +336,13 @@ def _what_is_kept(log: runlog.RunLog | None) -> Iterator[None]:
         raise ScoreError(f"{error}; what is scored is kept in the log") from error.__cause__
 
 
-_Tell = Callable[[np.ndarray, Scores, float, float], None]
+_Tell = Callable[..., None]
 
 
 def _teller(problem: Problem, settings: Settings) -> _Tell:
     """Returns `tell(done [N], base, best score, tokens)`, for who asked how far the search is."""
 
-    def tell(done: np.ndarray, base: Scores, best: float, tokens: float) -> None:
+    def tell(done: np.ndarray, base: Scores, best: float, tokens: float, stage: str = "") -> None:
         count, N = int(done.sum()), len(done)
         if settings.progress is not None:
             settings.progress(count, N)
@@ -305,6 +354,7 @@ def _teller(problem: Problem, settings: Settings) -> _Tell:
                 best=unit(best) if np.isfinite(best) else None,
                 base=None if base.failed[0] else unit(float(base.values[0])),
                 tokens=int(tokens) if "tokens" in base.columns else None,
+                stage=stage,
             )
             settings.watch(watch)
 
@@ -334,7 +384,7 @@ def _score(
     tell(done, base, best, tokens)
     most = runlog.most_per_call(N)
     try:
-        for begin, end in _missing(done):
+        for begin, end in racing.missing(done):
             clock = time.monotonic()
             for start, scores in scorer.stream(experts[begin:end], most):
                 spent, clock = time.monotonic() - clock, time.monotonic()
@@ -353,10 +403,35 @@ def _score(
     return base, concatenate([scores for _, scores in pieces]), seconds
 
 
-def _missing(done: np.ndarray) -> list[tuple[int, int]]:
-    """Returns the [begin, end) runs of experts that are not done."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[True], done, [True]]).astype(np.int8)))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+def _race(
+    scorer: PieceScorer,
+    experts: Population,
+    log: runlog.RunLog | None,
+    problem: Problem,
+    settings: Settings,
+) -> tuple[Scores, racing.Raced, float]:
+    """Scores the base on all items, and the experts in rounds; returns both and seconds."""
+    rule, tell = settings.rule, _teller(problem, settings)
+    assert rule is not None
+    base = dv.from_first(None if log is None else log.read_base())
+    if base is None:
+        base = scorer.all_items(unperturbed(experts))
+        if log is not None:
+            log.write_base(base)
+    if isinstance(rule, racing.Race) and rule.bounds is None and problem.metric.name == "accuracy":
+        outcomes = base.items[0][np.isfinite(base.items[0])]
+        if len(outcomes) and outcomes.min() >= 0 and outcomes.max() <= 1:
+            rule = dataclasses.replace(rule, bounds=(0.0, 1.0))
+
+    def open_log(number: int, positions: np.ndarray, items: int) -> runlog.RunLog | None:
+        return None if log is None else log.round(number, positions, items / scorer.count)
+
+    def say(now: racing.Standing) -> None:
+        stage = f"round {now.number}, items {now.start + 1} to {now.stop} of {scorer.count}"
+        tell(now.done, base, now.best, now.tokens, stage)
+
+    found, seconds = racing.run(scorer, experts, rule, max(settings.k), open_log=open_log, tell=say)
+    return base, found, seconds
 
 
 def _on_first(action: Callable[[], Any], otherwise: Any) -> Any:

@@ -10,15 +10,17 @@ from thicket_jax.scoring import Scores
 def ranking(scores: Scores, population: Population | None = None) -> np.ndarray:
     """Returns the experts' positions, best first: int [N].
 
-    Order: not failed before failed, then higher value, then lower id, then the +1 of an antithetic
-    pair, then lower position. Without a population, ids are taken to be in order.
+    Order: not failed before failed, then more items seen (who was dropped earlier ranks lower),
+    then higher value, then lower id, then the +1 of an antithetic pair, then lower position.
+    Without a population, ids are taken to be in order.
     """
     values = np.where(scores.failed, -np.inf, scores.values)
     positions = np.arange(len(values))
+    unseen = np.zeros(len(values), int) if scores.seen is None else -scores.seen.astype(int)
     if population is None:
-        return np.lexsort((positions, -values, scores.failed))
+        return np.lexsort((positions, -values, unseen, scores.failed))
     ids, signs = np.asarray(population.ids), np.asarray(population.signs)
-    return np.lexsort((positions, -signs, ids, -values, scores.failed))
+    return np.lexsort((positions, -signs, ids, -values, unseen, scores.failed))
 
 
 def top_k(population: Population, scores: Scores, k: int) -> Population:

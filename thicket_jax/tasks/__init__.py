@@ -135,6 +135,7 @@ class Task:
     grade: Callable[[Any], Any] | None = None  # outputs of score_fn -> Graded, on the host
     with_id: bool = False  # score_fn takes a third argument, the expert's id
     answering: Any = None  # problem.Answering: test answers that the host reads (text)
+    layout: Any = None  # pieces.Layout: how items lie in train, if not on leading axes (text)
     close: Callable[[], None] | None = None  # ends what build started
 
     def problem(self) -> "Problem":
@@ -155,6 +156,7 @@ class Task:
             grade=self.grade,
             with_id=self.with_id,
             answering=self.answering,
+            layout=self.layout,
         )
 
 

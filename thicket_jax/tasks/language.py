@@ -193,6 +193,7 @@ def build(options: Options, spec: Spec, split: Split) -> tasks.Task:
             classes=graders.classes,
             sizes=tuple(sizes[1:]),
         ),
+        layout=prompts.LAYOUT,
         close=graders.close,
     )
 

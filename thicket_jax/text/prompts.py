@@ -4,14 +4,17 @@ Shapes: n experts, B items, C chunks that are decoded one after another, R rows 
 prompt tokens, T generated tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from thicket_jax.errors import ArgumentError, DataError
+from thicket_jax.pieces import Layout
 from thicket_jax.text.tokenizer import Tokenizer, open_tokenizer
 
 __all__ = [
+    "LAYOUT",
     "Tokenizer",
     "bucket",
     "check_lengths",
@@ -136,6 +139,23 @@ def unlay(outputs: np.ndarray, count: int) -> np.ndarray:
     """Returns [n, count, ...] of outputs [n, C, R, ...]: the items in order, fillers left out."""
     chunks, rows = outputs.shape[1:3]
     return outputs.reshape(outputs.shape[0], chunks * rows, *outputs.shape[3:])[:, :count]
+
+
+def _count(batch: Mapping[str, Any]) -> int:
+    return int((np.asarray(batch["row"]) >= 0).sum())
+
+
+def _take(batch: Mapping[str, Any], indices: np.ndarray) -> dict[str, Any]:
+    """One chunk of the items at `indices`; what is no prompt is passed on as it is."""
+    taken = {}
+    for name in ("tokens", "start", "row"):
+        leaf = np.asarray(batch[name])
+        taken[name] = leaf.reshape(-1, *leaf.shape[2:])[indices][None]
+    return {**batch, **taken}
+
+
+LAYOUT = Layout(_count, _take, axes=2)
+"""How items lie in what `lay_out` makes, for who takes some of them."""
 
 
 def texts(
