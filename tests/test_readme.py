@@ -15,13 +15,13 @@ from thicket_jax.text import pretrained
 
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-*OWN_MODELS, DECODING, REBUILDING = BLOCKS
+*OWN_MODELS, DECODING, REBUILDING, LOW_RANK = BLOCKS
 needs_stories = pytest.mark.skipif(
     not STORIES.is_dir(), reason=f"the model stories260K is not at {STORIES}"
 )
 
 
-@pytest.mark.parametrize("block", OWN_MODELS, ids=["nnx", "linen", "dict"])
+@pytest.mark.parametrize("block", [*OWN_MODELS, LOW_RANK], ids=["nnx", "linen", "dict", "rank"])
 def test_the_readmes_code_runs_in_a_plain_world(block):
     """In a plain JAX, without the strict settings of these tests."""
     assert len(block.strip().splitlines()) <= 20
@@ -31,6 +31,8 @@ def test_the_readmes_code_runs_in_a_plain_world(block):
     if "labels" in names:
         assert names["labels"].shape == (256,)
         assert names["result"].table["ensemble"][-1]["k"] == 10
+    if "law" in names:
+        assert names["axes"] == () and names["scores"].items.shape == (1024, 8)
     if "curve" in names:
         assert names["curve"].shape == (64, 1)
         assert names["result"].scores.values.max() > names["result"].table["base"]["train"]
