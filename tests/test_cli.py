@@ -132,6 +132,12 @@ BAD = {
     "unknown family": (["run", "signals", "--pretrain", "lines"], "lines"),
     "unknown target": (["run", "signals", "--target", "cosine"], "cosine"),
     "unknown noise": (["run", "signals", "--noise", "cauchy"], "noise='cauchy' is unknown"),
+    "rank of dense noise": (["run", "signals", "--rank", "2"], "belong to noise='low_rank'"),
+    "no rank": (["run", "signals", "--noise", "low_rank", "--rank", "0"], "rank=0 must be a whole"),
+    "unknown factors": (
+        ["run", "signals", "--noise", "low_rank", "--factors", "cauchy"],
+        "factors='cauchy' is unknown; choose one of: gaussian, rademacher",
+    ),
     "no leaf matches": (["run", "signals", *TINY, "--where", "attention"], "matches none of the"),
     "bad expression": (["run", "signals", "--where", "("], "is not a regular expression"),
     "refused prng": (["run", "signals", "--prng", "rbg"], "prng='rbg' is refused"),

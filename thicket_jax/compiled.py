@@ -1,5 +1,6 @@
 """Compiled programs kept between runs: the second run of the same shapes compiles nothing."""
 
+import collections
 import dataclasses
 import hashlib
 import pathlib
@@ -11,12 +12,25 @@ _ASKED = "/jax/compilation_cache/compile_requests_use_cache"
 _FOUND = "/jax/compilation_cache/cache_hits"
 
 
-@dataclasses.dataclass
-class Tally:
-    """How many programs this process asked the cache for, and how many it had."""
+_EVENTS: collections.Counter[str] = collections.Counter()
+_LISTENING: list[bool] = []
 
-    asked: int = 0
-    found: int = 0
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """How many programs were asked of the cache since a moment, and how many it had."""
+
+    before: collections.Counter[str]
+
+    @property
+    def asked(self) -> int:
+        """Programs that were needed."""
+        return _EVENTS[_ASKED] - self.before[_ASKED]
+
+    @property
+    def found(self) -> int:
+        """Programs that were there."""
+        return _EVENTS[_FOUND] - self.before[_FOUND]
 
     def line(self) -> str:
         """Returns it as a sentence; empty where nothing was asked."""
@@ -26,9 +40,9 @@ class Tally:
             return f"compiled nothing: all {self.asked} programs were in the cache"
         return f"compiled {self.asked - self.found} programs, {self.found} were in the cache"
 
-    def _count(self, event: str, **_: object) -> None:
-        self.asked += event == _ASKED
-        self.found += event == _FOUND
+
+def _count(event: str, **_: object) -> None:
+    _EVENTS[event] += 1
 
 
 def keep(folder: pathlib.Path) -> Tally:
@@ -38,16 +52,17 @@ def keep(folder: pathlib.Path) -> Tally:
     a CPU are kept by its features, since a home directory may be shared by different machines.
 
     Returns:
-      A tally that goes on counting.
+      A tally from now on.
     """
-    tally = Tally()
     if not getattr(jax.config, "jax_compilation_cache_dir", None):
         place = folder / "compiled" / _machine()
         jax.config.update("jax_compilation_cache_dir", str(place))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    jax.monitoring.register_event_listener(tally._count)
-    return tally
+    if not _LISTENING:
+        jax.monitoring.register_event_listener(_count)
+        _LISTENING.append(True)
+    return Tally(_EVENTS.copy())
 
 
 def _machine() -> str:
