@@ -28,6 +28,7 @@ DIRECTION = [
     "usage",
     "devices",
     "blocks",
+    "calibration",
     "scoring",
     "selection",
     "schedules",

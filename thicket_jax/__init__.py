@@ -3,6 +3,7 @@
 keys → perturb → score → select → ensemble → report. See README.md.
 """
 
+from thicket_jax.calibration import calibrate_sigma
 from thicket_jax.ensembles import ensemble, majority_vote, mean, mean_probs, median, merge
 from thicket_jax.errors import ThicketError
 from thicket_jax.experts import Population, population
@@ -21,6 +22,7 @@ __all__ = [
     "Result",
     "Scores",
     "ThicketError",
+    "calibrate_sigma",
     "ensemble",
     "gaussian",
     "halving",
