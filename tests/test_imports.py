@@ -21,6 +21,7 @@ DIRECTION = [
     "threefry",
     "noise",
     "experts",
+    "modular",
     "perturbation",
     "interpreter",
     "factored_rules",

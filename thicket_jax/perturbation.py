@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax import threefry
+from thicket_jax import modular, threefry
 from thicket_jax.errors import ArgumentError, ParameterError
 from thicket_jax.experts import Population, check_key
-from thicket_jax.noise import FAMILIES, Noise, draw
+from thicket_jax.noise import FAMILIES, MODULAR, Noise, draw
 
 _GROUPED_LEAF = 2**12  # elements: smaller leaves of one shape are moved in one loop
 _QUANTISED_SUFFIX = re.compile(r"(scale|scales|scale_inv|zero_point|zero_points|absmax)$")
@@ -152,17 +152,21 @@ def _check_hashes(paths: list[str]) -> None:
 def leaf_scales(params: Any, noise: Noise) -> tuple[np.float32, ...]:
     """Returns the factor on σ for every leaf, in flattening order.
 
-    1 for an absolute law. For a relative one the leaf's root mean square, computed in float64 on
-    the host and rounded once, so that no compiled reduction order can move it.
+    1 for an absolute law. For a modular one a function of shapes alone. For a relative one the
+    leaf's root mean square, computed in float64 on the host and rounded once, so that no
+    compiled reduction order can move it.
     """
     named = leaf_paths(params)
     if noise.scale == "absolute":
         return (np.float32(1),) * len(named)
     chosen = plan(params, noise).chosen
     scales = []
-    for (_, leaf), use in zip(named, chosen, strict=True):
+    for (path, leaf), use in zip(named, chosen, strict=True):
         if not use or not np.size(leaf):
             scales.append(np.float32(1))
+            continue
+        if noise.scale == MODULAR:
+            scales.append(np.float32(modular.factor(noise, path, np.shape(leaf))))
             continue
         if isinstance(leaf, jax.core.Tracer):
             raise ArgumentError(

@@ -22,7 +22,7 @@ from thicket_jax.ensembles import Combine, Predictor, majority_vote, with_weight
 from thicket_jax.errors import ArgumentError, RunError, ScoreError, ThicketError
 from thicket_jax.experts import Population, check_count, check_key, population
 from thicket_jax.metrics import Metric, metric
-from thicket_jax.noise import LOW_RANK, Noise
+from thicket_jax.noise import LOW_RANK, MODULAR, Noise
 from thicket_jax.perturbation import plan
 from thicket_jax.pieces import PieceScorer
 from thicket_jax.problem import SCORE, Problem, Settings, Watch
@@ -93,8 +93,8 @@ def randopt(
       key: typed key; not consumed: the same key gives the same experts.
       num: experts to sample, N.
       k: ensemble size, or several; the best max(k) experts are kept.
-      sigma, noise, antithetic, assign: as in `tj.population`. A low-rank law that names no axes
-        gets those of `tj.matrix_axes`.
+      sigma, noise, antithetic, assign: as in `tj.population`. A low-rank or modular law that
+        names no axes gets those of `tj.matrix_axes`.
       predict_fn: `(params, batch) -> answers [B, ...]`; needed for an ensemble.
       test: held-out batch, disjoint from `train`; with `predict_fn`, `targets` and `metric`, the
         table compares base, best expert and ensembles on it.
@@ -254,13 +254,13 @@ def execute(
 
 
 def with_axes(problem: Problem, experts: Population) -> Population:
-    """Returns the population with the axes of its low-rank law found, unless it names some."""
+    """Returns the population with its law's axes found, where it needs some and names none."""
     law = experts.noise
-    if law.family != LOW_RANK or law.axes:
+    if law.axes or (law.family != LOW_RANK and law.scale != MODULAR):
         return experts
     plan(problem.params, law)
     rest = (problem.train, np.int32(0)) if problem.with_id else (problem.train,)
-    axes = matrix_axes(problem.score_fn, problem.params, *rest)
+    axes = matrix_axes(problem.score_fn, problem.params, *rest, oriented=law.scale == MODULAR)
     return dataclasses.replace(experts, noise=dataclasses.replace(law, axes=axes))
 
 

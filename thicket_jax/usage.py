@@ -14,23 +14,29 @@ from jax.extend import core as jex
 from thicket_jax import interpreter
 from thicket_jax.factored_rules import groups_of
 from thicket_jax.interpreter import Special, bases, bind
+from thicket_jax.noise import unoriented
 from thicket_jax.perturbation import leaf_paths
 
 
-def matrix_axes(fn: Callable[..., Any], params: Any, *rest: Any) -> tuple[tuple[str, str], ...]:
+def matrix_axes(
+    fn: Callable[..., Any], params: Any, *rest: Any, oriented: bool = False
+) -> tuple[tuple[str, str], ...]:
     """Finds which axes of every parameter are rows and columns, by how `fn` first uses it.
 
     A matrix product contracts rows, an embedding looks rows up, a convolution's rows are its window
     and inputs; the axis that a scan or an index takes apart is a stack of matrices; what is added,
-    as a bias is, has no rows. Rows and columns are exchangeable: A Bᵀ and B Aᵀ have one law.
+    as a bias is, has no rows.
 
     Args:
       fn: `(params, *rest) -> tree`, traced by shapes; nothing is computed.
       params, rest: its arguments, arrays or `jax.ShapeDtypeStruct`.
+      oriented: whether it matters which side is which, as it does for `scale="modular"`: with
+        letter `e` for rows that are looked up. For low-rank noise it does not: A Bᵀ and B Aᵀ have
+        one law.
 
     Returns:
-      (leaf path, letters) of the leaves that are used otherwise than `tj.low_rank` would assume,
-      for its `axes`.
+      (leaf path, letters) of the leaves that are used otherwise than a noise law would assume, for
+      its `axes`.
 
     Example:
       >>> w = {"query": jnp.ones((4, 2, 3))}
@@ -49,6 +55,8 @@ def matrix_axes(fn: Callable[..., Any], params: Any, *rest: Any) -> tuple[tuple[
         return interpreter.call(fn, leaves, params, *rest)
 
     jax.eval_shape(look, params, *rest)
+    if not oriented:
+        used = {path: unoriented(letters) for path, letters in used.items()}
     assumed = {path: "r" * (len(letters) - 1) + "c" for path, letters in used.items()}
     return tuple(
         (path, used[path]) for path, _ in leaf_paths(params) if used.get(path) != assumed.get(path)
@@ -94,7 +102,7 @@ class _Seen(Special):
                 if isinstance(value, _Seen):
                     rows = _USES[name](value, at, equation)
                     if rows is not None:
-                        value.note(rows)
+                        value.note(rows, "e" if name == "gather" else "r")
         elif name in _ADDED or len(self.left()) < 2:
             self.note(set())
         return found
@@ -103,15 +111,15 @@ class _Seen(Special):
         """Returns the leaf's axes that the view still has; one of a stack of vectors."""
         return {axis for label in self.labels for axis in label}
 
-    def note(self, rows: set[int]) -> None:
+    def note(self, rows: set[int], row: str = "r") -> None:
         """Notes which axes of the view are rows; axes that are gone are a stack."""
-        row = {axis for at in rows for axis in self.labels[at]}
-        there = self.left()
-        letters = "".join("r" if a in row else "c" if a in there else "b" for a in range(self.ndim))
-        if not {"r", "c"} <= set(letters):
+        of_rows = {axis for at in rows for axis in self.labels[at]}
+        left = self.left()
+        letters = "".join(
+            row if a in of_rows else "c" if a in left else "b" for a in range(self.ndim)
+        )
+        if not {row, "c"} <= set(letters):
             letters = "b" * self.ndim
-        elif letters.replace("b", "")[0] == "c":
-            letters = letters.translate(str.maketrans("rc", "cr"))
         self.used.setdefault(self.path, letters)
 
 

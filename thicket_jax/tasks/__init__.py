@@ -83,7 +83,7 @@ class Options:
     factors: str = "gaussian"
     """Law of the two factors, with --noise low_rank: gaussian or rademacher."""
     scale: str = "absolute"
-    """absolute, or relative to each leaf's root mean square."""
+    """absolute, relative (to each leaf's root mean square), or modular (σ is a step's norm)."""
     where: str | None = None
     """Regular expression on leaf paths; default: every floating leaf."""
     antithetic: bool = False
