@@ -40,7 +40,7 @@ def run(quick: bool, torch_python: str | None = None, model: str | None = None) 
     """Measures low-rank, dense and streamed experts and the base, in turn.
 
     Args:
-      quick: a tiny model and few tokens.
+      quick: a tiny model, few tokens, one law of the factors.
       torch_python: not used.
       model: a checkpoint folder; default random weights, made on the device.
 
@@ -54,6 +54,8 @@ def run(quick: bool, torch_python: str | None = None, model: str | None = None) 
     if model is None:
         with tempfile.TemporaryDirectory() as folder:
             config = random_checkpoint.write_config(pathlib.Path(folder), shape, DTYPE)
+        if quick:
+            config = dataclasses.replace(config, num_layers=1)
         params = random_checkpoint.random_params(config, DTYPE)
     else:
         config, params = read_config(model), pretrained.load(model, DTYPE).params
@@ -64,7 +66,7 @@ def run(quick: bool, torch_python: str | None = None, model: str | None = None) 
     batch = prompts.lay_out(asked, rows=rows, chunks=1, width=width, pad_id=0) | sampling(0)
     work = _Decoding(params, decoder(config, tokens, DTYPE), batch)
     mapper = devices.mapper()
-    contenders = _contenders(work, mapper, block)
+    contenders = _contenders(work, mapper, block, FACTORS[:1] if quick else FACTORS)
     for contender, _, _ in contenders.values():  # once, untimed
         contender()
     samples = timing.alternate({name: entry[0] for name, entry in contenders.items()}, rounds)
@@ -97,7 +99,7 @@ def run(quick: bool, torch_python: str | None = None, model: str | None = None) 
 
 
 def _contenders(
-    work: _Decoding, mapper: devices.Mapper, block: int
+    work: _Decoding, mapper: devices.Mapper, block: int, laws: tuple[str, ...]
 ) -> dict[str, tuple[Callable[[], float], int, str]]:
     """Returns name → (timed call, experts per device, the base's layout to compare with)."""
     side, one = text_share.WAYS
@@ -109,7 +111,7 @@ def _contenders(
         timed = text_share.with_experts(work, mapper, experts, count, way, stream)
         found[name] = (timed, count, way)
 
-    for factors in FACTORS:
+    for factors in laws:
         low = tj.low_rank(1, factors=factors, axes=axes)
         enter(f"low-rank, {factors}, {side}", low, block, side)
         enter(f"dense, {factors}, {one}", Noise(factors), block, one)

@@ -25,7 +25,7 @@ SHAPES = ((64, 32), (64, 8), (256, 1), (16, 128))
 LIMITS = {"rademacher": (0.94, 0.88, 0.80, 0.95), "gaussian": (0.90, 0.80, 0.40, 0.92)}
 PURE = "without noise"
 _DENSE_BLOCK = 8  # experts per device: dense ones are so slow that a few are enough
-_ROWS_A_CALL = 2**15
+_ROWS_A_CALL = 2**14
 
 
 def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
