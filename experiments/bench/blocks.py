@@ -32,7 +32,7 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
     """
     del torch_python
     mapper = devices.mapper()
-    blocks, rounds = ((1, 2), 2) if quick else (BLOCKS, 7)
+    blocks, rounds = ((1, 2), 2) if quick else (BLOCKS, 5)
     num = blocks[-1] * mapper.count
     found = {}
     for model, work in _models(quick).items():
@@ -50,7 +50,7 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
 
 def _models(quick: bool) -> dict[str, tuple[Callable[..., Any], Any, Any]]:
     """Returns name → (score function, parameters, batch)."""
-    items, steps, batch, width, layers = (4, 2, 2, 16, 2) if quick else (128, 60, 32, 512, 7)
+    items, steps, batch, width, layers = (4, 2, 2, 16, 2) if quick else (64, 60, 32, 512, 7)
     draw = np.random.default_rng(0)
     sequences = {
         "context": draw.standard_normal((items, signal_model.CONTEXT), np.float32),

@@ -40,7 +40,7 @@ def run(quick: bool, torch_python: str | None = None, model: str | None = None) 
     """Measures low-rank, dense and streamed experts and the base, in turn.
 
     Args:
-      quick: a tiny model, few tokens, one law of the factors.
+      quick: a tiny model, few tokens, one law, few perturbed leaves.
       torch_python: not used.
       model: a checkpoint folder; default random weights, made on the device.
 
@@ -66,7 +66,8 @@ def run(quick: bool, torch_python: str | None = None, model: str | None = None) 
     batch = prompts.lay_out(asked, rows=rows, chunks=1, width=width, pad_id=0) | sampling(0)
     work = _Decoding(params, decoder(config, tokens, DTYPE), batch)
     mapper = devices.mapper()
-    contenders = _contenders(work, mapper, block, FACTORS[:1] if quick else FACTORS)
+    laws, where = (FACTORS[:1], "mlp") if quick else (FACTORS, None)
+    contenders = _contenders(work, mapper, block, laws, where)
     for contender, _, _ in contenders.values():  # once, untimed
         contender()
     samples = timing.alternate({name: entry[0] for name, entry in contenders.items()}, rounds)
@@ -99,7 +100,11 @@ def run(quick: bool, torch_python: str | None = None, model: str | None = None) 
 
 
 def _contenders(
-    work: _Decoding, mapper: devices.Mapper, block: int, laws: tuple[str, ...]
+    work: _Decoding,
+    mapper: devices.Mapper,
+    block: int,
+    laws: tuple[str, ...],
+    where: str | None,
 ) -> dict[str, tuple[Callable[[], float], int, str]]:
     """Returns name → (timed call, experts per device, the base's layout to compare with)."""
     side, one = text_share.WAYS
@@ -112,10 +117,11 @@ def _contenders(
         found[name] = (timed, count, way)
 
     for factors in laws:
-        low = tj.low_rank(1, factors=factors, axes=axes)
+        low = tj.low_rank(1, factors=factors, where=where, axes=axes)
         enter(f"low-rank, {factors}, {side}", low, block, side)
-        enter(f"dense, {factors}, {one}", Noise(factors), block, one)
-        enter(f"streamed, {factors}, {one}", Noise(factors), _STREAMED, one, stream=True)
+        dense = Noise(factors, where)
+        enter(f"dense, {factors}, {one}", dense, block, one)
+        enter(f"streamed, {factors}, {one}", dense, _STREAMED, one, stream=True)
     for way in text_share.WAYS:
         found[f"base, {way}"] = (text_share.with_base(work, mapper, block, way, 1), block, way)
     return found

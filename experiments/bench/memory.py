@@ -19,6 +19,7 @@ import thicket_jax as tj
 from experiments.bench import mlp, timing
 from experiments.readme import markdown_table, number
 from thicket_jax import devices
+from thicket_jax.errors import ArgumentError
 from thicket_jax.scoring import Scorer
 
 SIGMA, BATCH = 0.01, 8
@@ -123,7 +124,10 @@ def _begin(device: Any) -> int:
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats:
         return int(stats["bytes_in_use"])
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    try:
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+    except OSError as error:
+        raise ArgumentError(f"memory needs Linux, where a peak can count anew: {error}") from None
     return _of_process("VmRSS")
 
 
