@@ -69,10 +69,11 @@ def quick_benchmarks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     names = ("noise", "low_rank", "decoder", "blocks", "mappers", "compiling", "memory")
     program = (
-        "import json, pathlib, sys\n"
-        "from experiments import machine\n"
+        "import pathlib, sys\n"
+        "import jax\n"
         "from experiments.bench import __main__ as bench\n"
-        "machine.start_devices()\n"
+        "jax.config.update('jax_num_cpu_devices', 2)\n"
+        "jax.devices()\n"
         "options = bench._parser().parse_args(['all', '--quick'])\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "for name in sys.argv[2:]:\n"
@@ -119,7 +120,7 @@ def test_low_rank_benchmark(quick_benchmarks):
     rows = found["rows"]
     assert shape == "16 x 2" and "| 16 x 2; streamed, rademacher |" in text
     pure = rows.pop("without noise")
-    assert len(rows) == 8 and pure["share"]["median"] == 1
+    assert len(rows) == 6 and pure["share"]["median"] == 1
     for row in rows.values():
         assert row["share"]["median"] == pytest.approx(row["rows_per_s"] / pure["rows_per_s"])
         assert row["share"]["min"] <= row["share"]["median"] <= row["share"]["max"]
@@ -138,14 +139,14 @@ def test_low_rank_benchmark(quick_benchmarks):
 def test_decoder_benchmark(quick_benchmarks):
     result, text = quick_benchmarks["decoder"]
     rows = result["rows"]
-    assert len(rows) == 5 and "| streamed, gaussian, one by one |" in text
+    assert len(rows) == 4 and "| streamed, rademacher, one by one |" in text
     fastest = max(row["tokens_per_s"] for name, row in rows.items() if name.startswith("base"))
     for name, row in rows.items():
         assert row["share_of_fastest"] == pytest.approx(row["tokens_per_s"] / fastest)
         base = rows[f"base, {name.rpartition(', ')[2]}"]
         share = row["tokens_per_s"] / base["tokens_per_s"]
         assert row["share"]["median"] == pytest.approx(share)
-    streamed = rows["streamed, gaussian, one by one"]
+    streamed = rows["streamed, rademacher, one by one"]
     assert streamed["rows_per_call"] == result["devices"] * result["prompts"]
 
 
@@ -159,8 +160,7 @@ def test_block_and_mapper_benchmarks(quick_benchmarks):
         assert share == pytest.approx(min(times.values()) / taken)
         assert f"the best is {sweep['best']}, `auto` takes" in text
     result, text = quick_benchmarks["mappers"]
-    names = {f"{backend} on {count}" for backend in ("pmap", "shard_map") for count in (1, 2)}
-    assert set(result["rows"]) == {"none on 1", *names}
+    assert set(result["rows"]) == {"none on 1", "pmap on 2", "shard_map on 2"}
     plain = result["rows"]["none on 1"]
     for name, row in result["rows"].items():
         for kind in ("call", "round_trip"):
@@ -173,7 +173,8 @@ def test_block_and_mapper_benchmarks(quick_benchmarks):
 def test_compiling_and_memory_benchmarks(quick_benchmarks):
     result, text = quick_benchmarks["compiling"]
     assert [(row["law"], row["layers"]) for row in result["rows"]] == [
-        *(("dense", 1), ("dense", 2), ("low-rank", 1), ("low-rank", 2))
+        ("dense", 2),
+        ("low-rank", 2),
     ]
     for row in result["rows"]:
         alone = result["alone"][str(row["layers"])]["median"]
@@ -192,6 +193,17 @@ def test_compiling_and_memory_benchmarks(quick_benchmarks):
         assert rows[f"low-rank, block {block}"]["temporary_bytes"] < whole
 
 
+@pytest.fixture
+def fast_compiling():
+    """Compiles without much optimisation, as `done` does."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, True)
+    yield
+    jax.config.update(name, before)
+
+
+@pytest.mark.usefixtures("fast_compiling")
 def test_parts_of_a_roll_out(experiment):
     """Where ReLU is the identity, the program without it finds the same errors."""
     import thicket_jax as tj

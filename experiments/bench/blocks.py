@@ -37,8 +37,7 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
     found = {}
     for model, work in _models(quick).items():
         for law, noise in LAWS.items():
-            if not quick or len(found) < 2:
-                found[f"{model}, {law}"] = _sweep(work, noise, mapper, blocks, num, rounds)
+            found[f"{model}, {law}"] = _sweep(work, noise, mapper, blocks, num, rounds)
     return {
         "experts": num,
         "devices": mapper.count,
@@ -50,7 +49,17 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
 
 def _models(quick: bool) -> dict[str, tuple[Callable[..., Any], Any, Any]]:
     """Returns name → (score function, parameters, batch)."""
-    items, steps, batch, width, layers = (4, 2, 2, 16, 2) if quick else (64, 60, 32, 512, 7)
+    batch, width, layers = (2, 16, 2) if quick else (32, mlp.WIDTH, mlp.LAYERS)
+    wide = {
+        f"MLP of width {width}, {batch} rows": (
+            mlp.score_fn,
+            mlp.parameters(width, layers),
+            mlp.inputs(batch, width),
+        )
+    }
+    if quick:
+        return wide
+    items, steps = 64, 60
     draw = np.random.default_rng(0)
     sequences = {
         "context": draw.standard_normal((items, signal_model.CONTEXT), np.float32),
@@ -62,11 +71,7 @@ def _models(quick: bool) -> dict[str, tuple[Callable[..., Any], Any, Any]]:
             signal_model.initialise(jax.random.key(0), "xavier"),
             sequences,
         ),
-        f"MLP of width {width}, {batch} rows": (
-            mlp.score_fn,
-            mlp.parameters(width, layers),
-            mlp.inputs(batch, width),
-        ),
+        **wide,
     }
 
 

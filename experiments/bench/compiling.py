@@ -26,7 +26,7 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
       with all samples, as a ratio to compiling the function alone at the same depth.
     """
     del torch_python
-    settings, rounds = [(64, 2, 1), (64, 2, 2)], 1
+    settings, rounds = [(64, 2, 2)], 1
     if not quick:
         middle, rounds = (1024, 8, 4), 5
         settings = [(16, 8, 4), middle, (65536, 8, 4)]

@@ -40,7 +40,7 @@ def run(quick: bool, torch_python: str | None = None, model: str | None = None) 
     """Measures low-rank, dense and streamed experts and the base, in turn.
 
     Args:
-      quick: a tiny model, few tokens, one law, few perturbed leaves.
+      quick: a tiny model, few tokens, one law, few perturbed leaves, no dense experts.
       torch_python: not used.
       model: a checkpoint folder; default random weights, made on the device.
 
@@ -66,7 +66,7 @@ def run(quick: bool, torch_python: str | None = None, model: str | None = None) 
     batch = prompts.lay_out(asked, rows=rows, chunks=1, width=width, pad_id=0) | sampling(0)
     work = _Decoding(params, decoder(config, tokens, DTYPE), batch)
     mapper = devices.mapper()
-    laws, where = (FACTORS[:1], "mlp") if quick else (FACTORS, None)
+    laws, where = (FACTORS[1:], "mlp") if quick else (FACTORS, None)
     contenders = _contenders(work, mapper, block, laws, where)
     for contender, _, _ in contenders.values():  # once, untimed
         contender()
@@ -120,7 +120,8 @@ def _contenders(
         low = tj.low_rank(1, factors=factors, where=where, axes=axes)
         enter(f"low-rank, {factors}, {side}", low, block, side)
         dense = Noise(factors, where)
-        enter(f"dense, {factors}, {one}", dense, block, one)
+        if where is None:
+            enter(f"dense, {factors}, {one}", dense, block, one)
         enter(f"streamed, {factors}, {one}", dense, _STREAMED, one, stream=True)
     for way in text_share.WAYS:
         found[f"base, {way}"] = (text_share.with_base(work, mapper, block, way, 1), block, way)
