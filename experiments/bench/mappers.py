@@ -32,7 +32,7 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
     del torch_python
     with contextlib.suppress(RuntimeError):  # refused once devices exist
         jax.config.update("jax_num_cpu_devices", max(COUNTS))
-    calls, num, rounds = (2, 16, 2) if quick else (200, 1024, 7)
+    calls, num, rounds = (2, 16, 2) if quick else (200, 512, 7)
     found = jax.devices()
     counts = (2,) if quick else COUNTS
     mappers = {_PLAIN: devices.mapper(found[:1], "none")}
