@@ -122,6 +122,7 @@ def text(result: dict[str, Any]) -> str:
     head += ["spread", "times of the function alone"]
     return (
         f"An MLP of width {WIDTH} on {BATCH} rows; tracing included, no cache, {result['rounds']} "
-        "alternated rounds. Alone: the score function of one set of parameters, on the same "
+        "alternated rounds. Leaves of this size and of one shape are moved in one loop. "
+        "Alone: the score function of one set of parameters, on the same "
         "devices.\n\n" + markdown_table(head, rows)
     )

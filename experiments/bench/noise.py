@@ -46,14 +46,14 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
     }
     for name, shapes in list(kinds.items())[: 1 if quick else 2]:
         layouts[name] = _layout(shapes, prngs, rounds)
-    first = next(iter(layouts.values()))
     targets = [
         timing.target(
-            f"{law}: times of copy-and-add, default key, one leaf",
-            first[f"{law}, {_DEFAULT}"]["ratio"],
+            f"{law}: times of copy-and-add, default key, {layout}",
+            table[f"{law}, {_DEFAULT}"]["ratio"],
             limit,
             at_least=False,
         )
+        for layout, table in layouts.items()
         for law, limit in LIMITS.items()
     ]
     targets += [
