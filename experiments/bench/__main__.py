@@ -16,7 +16,20 @@ from typing import Any
 from experiments import machine
 
 HERE = pathlib.Path(__file__).resolve().parent
-NAMES = ("scoring", "pretraining", "noise", "cost_of_n", "text", "text_large")
+NAMES = (
+    "scoring",
+    "pretraining",
+    "noise",
+    "low_rank",
+    "decoder",
+    "blocks",
+    "mappers",
+    "compiling",
+    "memory",
+    "cost_of_n",
+    "text",
+    "text_large",
+)
 BY_NAME = ("text_accelerator",)  # not part of `all`: needs an accelerator
 
 
@@ -85,7 +98,7 @@ def _measure(
 ) -> tuple[pathlib.Path, dict[str, Any]]:
     from thicket_jax import runlog
 
-    about = {"model": options.model} if name == "text" else {}
+    about = {"model": options.model} if name in ("text", "decoder") else {}
     machine.start_devices()
     found = importlib.import_module(f"experiments.bench.{name}").run(
         options.quick, options.torch_python, **about

@@ -40,6 +40,15 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 4,
         "tie_word_embeddings": False,
     },
+    "small": {
+        "vocab_size": 4096,
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": True,
+    },
     "tiny": {
         "vocab_size": 512,
         "hidden_size": 32,
@@ -50,7 +59,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
-"""Those of Qwen2.5-0.5B and Qwen2.5-7B, and one to try the programs with."""
+"""Those of Qwen2.5-0.5B and 7B, one that a CPU decodes soon, and one to try the programs with."""
 
 _SCALE = 0.02  # standard deviation of weights and biases
 _STORED = {"float32": "F32", "bfloat16": "BF16"}

@@ -1,4 +1,8 @@
-"""Scoring the 1-D task: ours in float32 and bfloat16, and a PyTorch loop over experts."""
+"""Scoring the 1-D task: ours in float32 and bfloat16, and a PyTorch loop over experts.
+
+Beside the loop, the machine's matrix-product peak, and where the rest of the time goes
+(`scoring_parts.py`).
+"""
 
 import contextlib
 import dataclasses
@@ -13,7 +17,7 @@ import numpy as np
 
 import thicket_jax as tj
 from experiments import machine
-from experiments.bench import peak, timing
+from experiments.bench import peak, scoring_parts, timing
 from experiments.bench.torch_worker import INSTALL, TorchWorker, has_torch, threads_text
 from experiments.readme import markdown_table, number
 from thicket_jax import devices, tasks
@@ -26,6 +30,8 @@ from thicket_jax.tasks import signal_model, signals
 SIGMA, K = 0.05, 10
 DTYPES = ("float32", "bfloat16")
 LIMITS = {"float32": 1.3, "bfloat16": 2.5}
+SHARES = {"float32": 0.8, "bfloat16": 0.5}
+"""Of the matrix-product peak of the same dtype."""
 _QUICK_SHAPES = ((256, 256, 256), (4096, 128, 128))
 
 
@@ -42,7 +48,7 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
     Returns:
       JSON values: seconds per expert of every contender with all samples, operations per expert,
       the measured matrix-product peaks and the shares of them, the floor (operations over peak),
-      ratios to the PyTorch loop, the change in the ten best, targets.
+      ratios to the PyTorch loop, what takes the time, the change in the ten best, targets.
     """
     items, num, rounds, repeats = (64, 6, 2, 2) if quick else (1024, 60, 7, 10)
     shapes = _QUICK_SHAPES if quick else peak.SHAPES
@@ -95,6 +101,26 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
         )
         for dtype in DTYPES
     ]
+    targets += [
+        timing.target(
+            f"thicket_jax in {dtype}: share of the matrix-product peak in {dtype}",
+            rows[f"thicket_jax, {dtype}"]["share_of_peak"],
+            share,
+            at_least=True,
+        )
+        for dtype, share in SHARES.items()
+    ]
+    parts = {
+        dtype: scoring_parts.measure(
+            task.params,
+            task.train,
+            experts,
+            signals.DTYPES[dtype],
+            scorers[dtype].map.block,
+            rounds,
+        )
+        for dtype, task in built.items()
+    }
     return {
         "sequences": items,
         "steps": signals.FUTURE,
@@ -107,6 +133,7 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
         "missing": None if worker is not None else INSTALL,
         "rows": rows,
         "fastest_possible_ratio": _bounds(rows),
+        "parts": parts,
         "top": _change_in_top(quick),
         "targets": targets,
     }
@@ -279,6 +306,8 @@ def text(result: dict[str, Any]) -> str:
             + "; no program that makes these products can exceed that."
         )
     parts.append(result["missing"] or threads_text(result["torch"]))
+    floors = {d: result["rows"][f"thicket_jax, {d}"]["floor_ms"] for d in DTYPES}
+    parts += _parts_text(result["parts"], floors)
     same = "the same" if top["best_is_the_same"] else "another"
     parts.append(
         f"bfloat16 in place of float32, {top['experts']} experts around a base trained on "
@@ -289,3 +318,29 @@ def text(result: dict[str, Any]) -> str:
         f"{number(mse['bfloat16'])} with that of bfloat16."
     )
     return "\n\n".join(parts)
+
+
+def _parts_text(found: dict[str, dict[str, Any]], floors: dict[str, float]) -> list[str]:
+    """Where an expert's time goes, by leaving one part out after the other."""
+    names = list(scoring_parts.PARTS)
+    rows = []
+    for dtype, own in found.items():
+        seconds = own["seconds"].values()
+        shares = [_percent(own["parts"][name]) for name in names]
+        products = 1e3 * own["seconds"][scoring_parts.PRODUCTS]["median"]
+        rows.append([dtype, *(number(1e3 * row["median"]) for row in seconds), *shares])
+        rows[-1].append(_percent(floors[dtype] / products))
+    head = ["dtype", *(f"ms, {name}" for name in next(iter(found.values()))["seconds"])]
+    head += [*(f"share: {name}" for name in names), "these products' share of the peak"]
+    about = (
+        "Where an expert's time goes: the same program with one part after the other left out, in "
+        "alternated rounds; a part's share is what leaving it out saved. The matrix products that "
+        "are left have the model's shapes and order; the last column compares them with the best "
+        "of peak.py."
+    )
+    return [about, markdown_table(head, rows)]
+
+
+def _percent(share: float) -> str:
+    """Returns a share that may be negative, in percent."""
+    return f"{100 * share:.0f} %"

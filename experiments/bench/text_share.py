@@ -5,22 +5,38 @@ noise included, or one. Both can lie side by side or come one by one.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from experiments.bench import timing
-from thicket_jax import devices, tasks
+from thicket_jax import devices
 from thicket_jax.blocks import expert_map
-from thicket_jax.experts import population
+from thicket_jax.experts import Population, population
 from thicket_jax.noise import Noise
 
 WAYS = ("side by side", "one by one")
 
 
+class Decoding(Protocol):
+    """What is decoded: a task, or anything that has these."""
+
+    @property
+    def params(self) -> Any:
+        """θ."""
+
+    @property
+    def score_fn(self) -> Callable[..., Any]:
+        """`(params, batch, id) -> outputs`."""
+
+    @property
+    def train(self) -> Any:
+        """The batch: prompts laid out as chunks of rows."""
+
+
 def measure(
-    task: tasks.Task, laws: Sequence[str], sigma: float, block: int, calls: int, rounds: int
+    task: Decoding, laws: Sequence[str], sigma: float, block: int, calls: int, rounds: int
 ) -> dict[str, Any]:
     """Times experts of every law and the base, laid out in both ways, in turn.
 
@@ -39,8 +55,8 @@ def measure(
             experts = population(
                 jax.random.key(0), calls * mapper.count * block, sigma, noise=Noise(law)
             )
-            contenders[f"{law}, {way}"] = _experts(task, mapper, experts, block, way)
-        contenders[f"base, {way}"] = _base(task, mapper, block, way, calls)
+            contenders[f"{law}, {way}"] = with_experts(task, mapper, experts, block, way)
+        contenders[f"base, {way}"] = with_base(task, mapper, block, way, calls)
     for contender in contenders.values():  # once, untimed
         contender()
     out: dict[str, dict[str, Any]] = {}
@@ -56,9 +72,15 @@ def measure(
     return {"calls_per_sample": calls, "rows_per_device": rows, "rows": out}
 
 
-def _experts(
-    task: tasks.Task, mapper: devices.Mapper, experts: Any, block: int, way: str
+def with_experts(
+    task: Decoding,
+    mapper: devices.Mapper,
+    experts: Population,
+    block: int,
+    way: str,
+    stream: bool = False,
 ) -> Callable[[], float]:
+    """Returns what decodes with all experts, `block` of them a call on every device, timed."""
     decode = expert_map(
         task.score_fn,
         task.params,
@@ -67,14 +89,15 @@ def _experts(
         mapper=mapper,
         block_size=block if way == "side by side" else 1,
         with_id=True,
+        stream=stream,
     )
     decode.prepare()
     most = mapper.count * block
     return lambda: timing.seconds(lambda: [x.outputs for x in decode.chunks(experts, most)])
 
 
-def _base(
-    task: tasks.Task, mapper: devices.Mapper, block: int, way: str, calls: int
+def with_base(
+    task: Decoding, mapper: devices.Mapper, block: int, way: str, calls: int
 ) -> Callable[[], float]:
     """The same prompts `block` times: in one batch, or in chunks that follow one another."""
     batch = dict(task.train)

@@ -38,6 +38,21 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def share(own: Sequence[float], plain: Sequence[float], work: float = 1.0) -> dict[str, float]:
+    """Returns the throughput as a share of another's, from samples of the same rounds.
+
+    Args:
+      own, plain: seconds of both, round by round.
+      work: what a sample of `own` does, over what a sample of `plain` does.
+
+    Returns:
+      `median`, the ratio of the medians; `min` and `max`, of the ratios within a round.
+    """
+    each = [work * b / a for a, b in zip(own, plain, strict=True)]
+    median = work * statistics.median(plain) / statistics.median(own)
+    return {"median": median, "min": min(each), "max": max(each)}
+
+
 def target(name: str, value: float | None, limit: float, at_least: bool) -> dict[str, Any]:
     """Returns a target, what was measured, and whether it is met (None where not measured)."""
     met = None if value is None else bool(value >= limit if at_least else value <= limit)
