@@ -59,6 +59,7 @@ DIRECTION = [
     "report_text",
     "figures",
     "report",
+    "survey",
     "export",
     "problem",
     "answers",

@@ -58,6 +58,17 @@ class Out:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DensityOptions:
+    """What `thicket density` takes beside the tasks' own options."""
+
+    margins: tuple[float, ...] = (0.0,)
+    """Margins over the base's score at which density is tabled, in the unit of the scores."""
+    out: str | None = None
+    """Directory of the runs, one folder a task; an interrupted one goes on. Default
+    runs/density-DATE-TIME."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """Options of `thicket report`."""
 
@@ -91,6 +102,46 @@ def combine_names(text: str | None) -> list[str] | None:
     if not names:
         raise ArgumentError(f"--vote {text!r} names no rule; use majority, weighted, mean, ...")
     return [_SHORT.get(name, name) for name in names]
+
+
+def split_tasks(
+    words: list[str], known: tuple[str, ...]
+) -> tuple[dict[str, str], list[str], dict[str, list[str]]]:
+    """Reads TASK or NAME=TASK ..., options for all, and options --NAME.OPTION for one.
+
+    Returns:
+      (name → task, words for every task, name → words for it alone).
+    """
+    count = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    named: dict[str, str] = {}
+    for word in words[:count]:
+        name, _, task = word.rpartition("=")
+        if task not in known:
+            raise ArgumentError(f"unknown task {task!r}; choose one of: {', '.join(known)}")
+        if (name or task) in named:
+            raise ArgumentError(
+                f"{name or task} is there twice; give one of them a name: other={task}"
+            )
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name or task):
+            raise ArgumentError(f"name {name!r} must be of letters, digits, - and _")
+        named[name or task] = task
+    if not named:
+        raise ArgumentError("thicket density needs tasks first; see thicket density --help")
+    common: list[str] = []
+    own: dict[str, list[str]] = {name: [] for name in named}
+    place = common
+    for word in words[count:]:
+        if word.startswith("--"):
+            name, dot, option = word[2:].partition(".")
+            place = common
+            if dot and "=" not in name:
+                if name not in own:
+                    raise ArgumentError(
+                        f"{word} names {name!r}, which is none of: {', '.join(named)}"
+                    )
+                place, word = own[name], f"--{option}"
+        place.append(word)
+    return named, common, own
 
 
 def parse(kind: Any, words: list[str], prog: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: `thicket tasks | run | resume | report | export`."""
+"""The command line: `thicket tasks | run | density | resume | report | export`."""
 
 import contextlib
 import dataclasses
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from thicket_jax import compiled, tasks
 from thicket_jax.arguments import (
+    DensityOptions,
     ExportOptions,
     Help,
     Machine,
@@ -22,6 +23,7 @@ from thicket_jax.arguments import (
     Selection,
     combine_names,
     parse,
+    split_tasks,
 )
 from thicket_jax.arguments import block_size as read_block_size
 from thicket_jax.errors import ArgumentError, RunError, ThicketError
@@ -35,11 +37,25 @@ usage: thicket COMMAND ...
 
   thicket tasks                       what can be run, one line each
   thicket run TASK [options]          base, sample, score, select, ensemble, report
+  thicket density TASKS [options]     one population on several tasks: density, discordance
   thicket resume RUN                  go on with an interrupted run
   thicket report RUN [options]        tables and figures again, from the log alone
   thicket export RUN --rank 1 --to D  one expert (or --merge K) as a checkpoint
 
   thicket COMMAND --help              the options of a command (thicket run TASK --help)
+"""
+DENSITY = """\
+usage: thicket density TASK ... [options]
+
+  thicket density gsm8k countdown --model DIR --num 500 --sigma 0.001,0.002 --gsm8k.data gsm8k
+  thicket density line=signals wave=signals --line.target line --wave.target sinusoid
+
+  One population, scored on several tasks: how dense solutions are, how differently the tasks order
+  the experts, how much of that is item noise. NAME=TASK gives a task another name, so that one
+  task can be there twice. An option --NAME.OPTION is for that task alone, all others are for every
+  task (thicket run TASK --help). What makes an expert (num, sigma, noise, seed, ...) is the first
+  task's for all. Also --margins 0,0.05 (over the base's score) and --out DIR, which goes on where
+  it stopped.
 """
 _CPU_DEVICES = 8
 
@@ -50,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], None]] = {
         "tasks": _tasks,
         "run": _run,
+        "density": _density,
         "resume": _resume,
         "report": _report,
         "export": _export,
@@ -135,6 +152,70 @@ def _run(words: list[str]) -> None:
         rule = racing.check_rule(chosen.select, chosen.budget, chosen.delta)
         options = parsed.task.resolved()
         _search(name, options, rule, parsed.machine, pathlib.Path(out), False, command)
+
+
+# What makes an expert; equal for all tasks of one population.
+_POPULATION: tuple[str, ...] = ("num", "sigma", "noise", "rank", "factors", "scale", "where")
+_POPULATION += ("antithetic", "prng", "seed")
+
+
+def _density(words: list[str]) -> None:
+    with _help_is_fine():
+        if words and words[0] in ("-h", "--help"):
+            print(DENSITY, end="")
+            return
+        named, common, own = split_tasks(words, tuple(tasks.REGISTRY))
+        taken: dict[str, Any] = {}
+        machine, about = None, None
+        for name, task in named.items():
+            import tyro
+
+            kind = dataclasses.make_dataclass(
+                "density",
+                [
+                    ("task", tasks.module(task).Options),
+                    ("machine", Machine),
+                    ("about", DensityOptions),
+                ],
+                frozen=True,
+            )
+            rest = [*common, *own[name]]
+            parsed = parse(Annotated[kind, tyro.conf.OmitArgPrefixes], rest, "thicket density")
+            options = parsed.task.resolved()
+            if not taken:
+                machine, about = parsed.machine, parsed.about
+                first = {field: getattr(options, field) for field in _POPULATION}
+            taken[name] = dataclasses.replace(options, **first)
+        assert machine is not None and about is not None
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        out = pathlib.Path(about.out or f"runs/density-{stamp}")
+        command = shlex.join(["thicket", "density", *words])
+        _survey(out, named, taken, machine, about.margins, command)
+
+
+def _survey(
+    out: pathlib.Path,
+    named: dict[str, str],
+    options: dict[str, Any],
+    machine: Machine,
+    margins: tuple[float, ...],
+    command: str,
+) -> None:
+    """Runs the tasks that have not run, and writes what all of them say together."""
+    from thicket_jax import run_record, survey
+
+    for name, task in named.items():
+        place = out / name
+        if (place / "results.json").exists():
+            if not machine.quiet:
+                _say(f"{name}: {place} is finished")
+            continue
+        began = (place / "config.json").exists()
+        _search(task, options[name], None, machine, place, began, command)
+    found = survey.write({name: run_record.load(out / name) for name in named}, out, margins)
+    for line in survey.lines(found):
+        print(line)
+    print(f"report: {out / 'report.html'}")
 
 
 def _resume(words: list[str]) -> None:

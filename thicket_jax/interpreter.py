@@ -87,9 +87,8 @@ def bind(equation: jex.JaxprEqn, values: Sequence[Any]) -> list[Any]:
 
 def _run_closed(closed: Any, arguments: Sequence[Any]) -> list[Any]:
     """Runs a closed jaxpr, or an open one that has no constants."""
-    if isinstance(closed, jex.ClosedJaxpr):
-        return _run(closed.jaxpr, closed.consts, arguments)
-    return _run(closed, (), arguments)
+    jaxpr, consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
+    return _run(jaxpr, consts, arguments)
 
 
 def _run(jaxpr: jex.Jaxpr, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:

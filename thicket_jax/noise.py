@@ -65,7 +65,7 @@ def draw_rademacher(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     on every backend.
     """
     size = math.prod(shape)
-    words = jax.random.bits(key, (-(-size // 32),), jnp.uint32)
+    words = threefry.held_words(key, -(-size // 32))
     return signs(words)[:size].reshape(shape)
 
 

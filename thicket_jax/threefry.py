@@ -19,7 +19,20 @@ def written_out(key: jax.Array, shape: tuple[int, ...]) -> bool:
     return str(jax.random.key_impl(key)) == "threefry2x32" and math.prod(shape) < 2**32
 
 
-def words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def held_words(key: jax.Array, count: int) -> jax.Array:
+    """Draws uint32 [count], the words of `words`, as an array that no later use draws again.
+
+    It comes out of a loop over two halves: what a loop returns is an array, while a generator that
+    is fused into its uses would run once for each of them.
+    """
+    if not written_out(key, (count,)) or count < 2:
+        return words(key, (count,))
+    half = -(-count // 2)
+    starts = np.asarray([0, half], np.uint32)
+    return jax.lax.map(lambda start: words(key, (half,), start), starts).reshape(-1)[:count]
+
+
+def words(key: jax.Array, shape: tuple[int, ...], start: jax.Array | int = 0) -> jax.Array:
     """Draws uint32 of `shape`: what `jax.random.bits(key, shape)` draws from partitionable keys.
 
     Word i of the flattened shape is the exclusive or of the two words of threefry2x32 (Salmon and
@@ -29,11 +42,12 @@ def words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     Args:
       key: typed key; of another implementation than threefry2x32, `jax.random.bits` draws.
       shape: of the words.
+      start: number of the first one, uint32; other implementations have no other than 0.
     """
     if not written_out(key, shape):
         return jax.random.bits(key, shape, jnp.uint32)
     parts = jax.random.key_data(key)
-    low = jax.lax.iota(jnp.uint32, math.prod(shape))
+    low = jax.lax.iota(jnp.uint32, math.prod(shape)) + jnp.uint32(start)
     first, second = _block(parts[0], parts[1], jnp.zeros_like(low), low)
     return (first ^ second).reshape(shape)
 
