@@ -205,8 +205,9 @@ def test_an_operation_that_has_a_rule_builds_nothing(name):
     assert not built
 
 
-@pytest.mark.parametrize("rank", [1, 2, 10])
-@pytest.mark.parametrize("factors", ["gaussian", "rademacher"])
+@pytest.mark.parametrize(
+    ("rank", "factors"), [(1, "gaussian"), (2, "rademacher"), (10, "gaussian")]
+)
 def test_any_rank_and_either_law_of_factors(rank, factors):
     params = {"w": normal(8, 8), "b": normal(8)}
     noise = tj.low_rank(rank, factors=factors)

@@ -40,7 +40,6 @@ def alone(params, experts):
         (tj.rademacher(), "threefry2x32", "none"),
         (tj.tied_gaussian(), "threefry2x32", "pmap"),
         (tj.low_rank(2), "threefry2x32", "pmap"),
-        (tj.low_rank(1, factors="rademacher"), "threefry4x32", "pmap"),
     ],
     ids=lambda value: getattr(value, "family", value),
 )
