@@ -82,6 +82,9 @@ def test_the_command_scores_one_population_and_goes_on(tmp_path, capsys):
     before = (out / "density.json").read_bytes()
     assert cli.main(words) == 0  # nothing is scored again
     assert (out / "density.json").read_bytes() == before
+    capsys.readouterr()
+    assert cli.main([*words, "--line.target", "sinusoid"]) == 2  # the folder has another run
+    assert 'options.target was "line", is now "sinusoid"' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -202,11 +202,21 @@ def _survey(
     command: str,
 ) -> None:
     """Runs the tasks that have not run, and writes what all of them say together."""
-    from thicket_jax import run_record, survey
+    from thicket_jax import run_record, runlog, survey
 
+    if machine.distributed or machine.coordinator is not None:
+        raise ArgumentError(
+            "thicket density runs in one process; run the tasks with thicket run into one folder "
+            "each of --out, and thicket density reads them"
+        )
     for name, task in named.items():
         place = out / name
         if (place / "results.json").exists():
+            stored = runlog.read_json(place / "config.json")
+            wanted = {"task": task, "options": _as_json(options[name])}
+            other = runlog.differences({key: stored.get(key) for key in wanted}, wanted)
+            if other:
+                raise RunError(f"{place} is another run: {other[0]}; use another --out")
             if not machine.quiet:
                 _say(f"{name}: {place} is finished")
             continue

@@ -77,11 +77,9 @@ def bases(values: Sequence[Any]) -> list[Any]:
 
 def bind(equation: jex.JaxprEqn, values: Sequence[Any]) -> list[Any]:
     """Applies an operation to arrays."""
-    parameters, functions = equation.primitive.get_bind_params(equation.params), ()
-    if isinstance(parameters, tuple):  # JAX before 0.10
-        functions, parameters = parameters
+    parameters = equation.primitive.get_bind_params(equation.params)
     with equation.ctx.manager:
-        found = equation.primitive.bind(*functions, *values, **parameters)
+        found = equation.primitive.bind(*values, **parameters)
     return list(found) if equation.primitive.multiple_results else [found]
 
 

@@ -16,11 +16,13 @@ class Metric:
     """A named metric.
 
     `per_item(answers [B, ...], targets [B, ...]) -> float64 [B]` in the metric's own unit.
+    `bounds` are the least and the largest outcome there can be, or None.
     """
 
     name: str
     higher_is_better: bool
     per_item: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    bounds: tuple[float, float] | None = None
 
     def from_score(self, score: float) -> float:
         """Turns a score (higher is better) into the metric's own unit."""
@@ -52,7 +54,7 @@ def _mse(answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 METRICS = {
-    "accuracy": Metric("accuracy", True, _accuracy),
+    "accuracy": Metric("accuracy", True, _accuracy, (0.0, 1.0)),
     "mse": Metric("mse", False, _mse),
 }
 

@@ -96,7 +96,7 @@ def _rows(record: RunRecord, votes: Sequence[Voted]) -> list[dict[str, Any]]:
                 "delta_ci95": list(interval),
             }
         )
-    return _json(rows)
+    return plain_json(rows)
 
 
 def build_results(
@@ -141,7 +141,7 @@ def build_results(
     votes = _votes(record, ks, combine, rules or {})
     ensemble, gains = _rows(record, votes), baselines.gains(record, votes)
     population = record.experts["population"]
-    return _json(
+    return plain_json(
         {
             "task": record.config["task"],
             "model": record.config["model"],
@@ -199,7 +199,7 @@ def write(
       metric: a program's own metric, as in `build_results`; without it what needs it is left out.
     """
     folder = pathlib.Path(run_dir)
-    write_json(folder / "results.json", _json(dict(results)))
+    write_json(folder / "results.json", plain_json(dict(results)))
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)
     known = _gradable(record, results, metric)
@@ -286,14 +286,14 @@ def _fits(name: str, record: RunRecord) -> bool:
     return True
 
 
-def _json(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """Returns plain JSON values; what is not finite becomes None, −0 becomes 0."""
     if isinstance(value, Mapping):
-        return {str(key): _json(item) for key, item in value.items()}
+        return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
+        return [plain_json(item) for item in value]
     if isinstance(value, np.ndarray | np.generic):
-        return _json(value.tolist())
+        return plain_json(value.tolist())
     if isinstance(value, float):
         return value + 0.0 if math.isfinite(value) else None
     return value

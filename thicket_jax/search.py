@@ -418,10 +418,11 @@ def _race(
         base = scorer.all_items(unperturbed(experts))
         if log is not None:
             log.write_base(base)
-    if isinstance(rule, racing.Race) and rule.bounds is None and problem.metric.name == "accuracy":
+    bounds = problem.metric.bounds
+    if isinstance(rule, racing.Race) and rule.bounds is None and bounds is not None:
         outcomes = base.items[0][np.isfinite(base.items[0])]
-        if len(outcomes) and outcomes.min() >= 0 and outcomes.max() <= 1:
-            rule = dataclasses.replace(rule, bounds=(0.0, 1.0))
+        if len(outcomes) and outcomes.min() >= bounds[0] and outcomes.max() <= bounds[1]:
+            rule = dataclasses.replace(rule, bounds=bounds)
 
     def open_log(number: int, positions: np.ndarray, items: int) -> runlog.RunLog | None:
         return None if log is None else log.round(number, positions, items / scorer.count)

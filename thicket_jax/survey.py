@@ -15,6 +15,7 @@ from thicket_jax import discordance, reliability, report_html, specialists
 from thicket_jax.analysis import density_curve
 from thicket_jax.errors import ArgumentError, ThicketError
 from thicket_jax.figures import COLOURS, RULE_COLOURS, canvas
+from thicket_jax.report import plain_json
 from thicket_jax.report_html import Block, Bullets, Heading, Paragraph, Picture, Table, Title
 from thicket_jax.report_numbers import short, sigma_label
 from thicket_jax.run_record import RunRecord
@@ -134,7 +135,7 @@ def write(
 ) -> dict[str, Any]:
     """Writes density.json, figures/*.png, report.md and report.html; returns `measure`'s object."""
     found = measure(records, margins)
-    write_json(folder / "density.json", report_json(found))
+    write_json(folder / "density.json", plain_json(found))
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)
     shown = [_draw_curves(found, pictures / "density.png")]
@@ -170,17 +171,6 @@ def lines(found: Mapping[str, Any]) -> list[str]:
             f"[{low}, {high}]{clean}"
         )
     return out
-
-
-def report_json(value: Any) -> Any:
-    """Returns the value with null for what is not finite."""
-    if isinstance(value, Mapping):
-        return {str(k): report_json(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [report_json(v) for v in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
 
 
 def _draw_curves(found: Mapping[str, Any], path: pathlib.Path) -> tuple[str, str]:
