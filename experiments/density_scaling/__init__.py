@@ -1,0 +1,1 @@
+"""Does the density of solutions around a model grow with the model's size?"""
