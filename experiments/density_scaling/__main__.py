@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--widths", type=int, nargs="+", help="default: 16, 32, 64, 128 and 256")
     parser.add_argument("--seeds", type=int, default=3, help="pretraining seeds 0, 1, ...")
     parser.add_argument("--num", type=int, default=500, help="experts of each setting, N")
-    parser.add_argument("--items", type=int, default=64, help="test lines of each task, B")
+    parser.add_argument("--items", type=int, default=40, help="test lines of each task, B")
     parser.add_argument("--cache", help="where models and data are kept; default the user's cache")
     parser.add_argument("--out", help="folder for table.json and figures; default results/")
     parser.add_argument(
@@ -74,7 +74,7 @@ def _measure(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any
     widths = tuple(options.widths or decoder.WIDTHS)
     counts, rule, seeds = Counts(options.num, options.items), Rule(), options.seeds
     block_size: int | str = "auto"
-    settings, calls = SETTINGS, SETTINGS[:2]
+    settings, calls = SETTINGS, SETTINGS[:1]
     if options.quick:
         widths = tuple(options.widths or QUICK_WIDTHS)
         counts, seeds, block_size = Counts(16, 8), 1, 8

@@ -40,7 +40,8 @@ class Setting:
         return f"KL {self.change:g}" if self.sigma is None else f"sigma {self.sigma:g}"
 
 
-SETTINGS = (Setting(sigma=0.01), Setting(change=0.01), Setting(change=0.1))
+SETTINGS = (Setting(sigma=0.01), Setting(change=0.01))
+CALIBRATION = {"num": 8, "tolerance": 0.02}  # experts, and how near the change must come
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Counts:
     """
 
     num: int = 500
-    items: int = 64
+    items: int = 40
 
 
 def measure(
@@ -97,6 +98,7 @@ def measure(
                 target=setting.change,
                 key=jax.random.fold_in(key, 1),
                 measure="kl",
+                **CALIBRATION,
             )
         experts = tj.population(key, counts.num, sigma)
         if scorer is None:

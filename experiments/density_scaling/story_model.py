@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 import thicket_jax as tj
-from experiments.density_scaling.measure import Counts, Setting, summarise
+from experiments.density_scaling.measure import CALIBRATION, Counts, Setting, summarise
 from thicket_jax import devices
 from thicket_jax.answers import unperturbed
 from thicket_jax.scoring import Scorer, concatenate
@@ -52,7 +52,7 @@ def measure(
                 assert setting.change is not None
                 sigma = tj.calibrate_sigma(
                     logits, task.params, written, target=setting.change, measure="kl",
-                    key=jax.random.fold_in(key, 1),
+                    key=jax.random.fold_in(key, 1), **CALIBRATION,
                 )  # fmt: skip
             experts = tj.population(key, counts.num, sigma)
             if scorer is None:
