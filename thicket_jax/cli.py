@@ -1,4 +1,4 @@
-"""The command line: `thicket tasks | run | density | resume | report | export`."""
+"""The command line: `thicket tasks | run | density | resume | report | landscape | export`."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from thicket_jax import compiled, tasks
+from thicket_jax import compiled, landscape_command, launching, tasks
 from thicket_jax.arguments import (
     DensityOptions,
     ExportOptions,
@@ -40,6 +40,7 @@ usage: thicket COMMAND ...
   thicket density TASKS [options]     one population on several tasks: density, discordance
   thicket resume RUN                  go on with an interrupted run
   thicket report RUN [options]        tables and figures again, from the log alone
+  thicket landscape RUN [options]     scores over a plane through the base
   thicket export RUN --rank 1 --to D  one expert (or --merge K) as a checkpoint
 
   thicket COMMAND --help              the options of a command (thicket run TASK --help)
@@ -57,7 +58,6 @@ usage: thicket density TASK ... [options]
   task's for all. Also --margins 0,0.05 (over the base's score) and --out DIR, which goes on where
   it stopped.
 """
-_CPU_DEVICES = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "density": _density,
         "resume": _resume,
         "report": _report,
+        "landscape": _landscape,
         "export": _export,
     }
     if not words or words[0] in ("-h", "--help", "help"):
@@ -236,27 +237,8 @@ def _resume(words: list[str]) -> None:
         machine = parse(Machine, rest, "thicket resume RUN")
         run_dir = pathlib.Path(folder)
         config = runlog.read_json(run_dir / "config.json")
-        options, rule = _stored_options(run_dir, config), _stored_rule(run_dir, config)
+        options, rule = launching.stored_options(run_dir, config), _stored_rule(run_dir, config)
         _search(config["task"], options, rule, machine, run_dir, True, config.get("command", ""))
-
-
-def _stored_options(run_dir: pathlib.Path, config: dict[str, Any]) -> Any:
-    """Rebuilds a task's options from config.json."""
-    if config.get("task") not in tasks.REGISTRY:
-        raise RunError(
-            f"{run_dir} is a run of {config.get('task')!r}, which is no task of the command line; "
-            "use tj.randopt with resume=True, or thicket_jax.export, from the program that made it"
-        )
-    stored = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in config["options"].items()
-    }
-    try:
-        return tasks.module(config["task"]).Options(**stored)
-    except TypeError as error:
-        raise RunError(
-            f"{run_dir / 'config.json'} has options that this release does not know: {error}"
-        ) from None
 
 
 def _stored_rule(run_dir: pathlib.Path, config: dict[str, Any]) -> "Rule | None":
@@ -283,7 +265,7 @@ def _search(
     from thicket_jax import runlog
 
     block_size = read_block_size(machine.block_size)
-    _start_devices(machine)
+    launching.start_devices(machine)
     import jax
 
     from thicket_jax import search
@@ -357,36 +339,6 @@ def _as_json(options: Any) -> dict[str, Any]:
     if options.noise != "low_rank":
         del values["rank"], values["factors"]
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-
-def _start_devices(machine: Machine) -> None:
-    """Splits a CPU into devices and connects processes, before anything touches a device."""
-    import jax
-
-    if machine.cpu_devices < 0:
-        raise ArgumentError(f"--cpu-devices {machine.cpu_devices} must be 0 or more")
-    if machine.backend != "none":
-        count = machine.cpu_devices or min(len(os.sched_getaffinity(0)), _CPU_DEVICES)
-        # Refused once devices exist, as in a program that calls main() after using JAX.
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", count)
-    named = (machine.coordinator, machine.processes, machine.process_id)
-    if machine.distributed and any(value is not None for value in named):
-        raise ArgumentError(
-            "--distributed finds the processes by itself; leave out --coordinator, --processes "
-            "and --process-id"
-        )
-    if machine.distributed:
-        jax.distributed.initialize()
-    elif any(value is not None for value in named):
-        if any(value is None for value in named):
-            raise ArgumentError("--coordinator, --processes and --process-id go together")
-        assert machine.processes is not None and machine.process_id is not None
-        if not 0 <= machine.process_id < machine.processes:
-            raise ArgumentError(
-                f"--process-id {machine.process_id} must be 0 to {machine.processes - 1}"
-            )
-        jax.distributed.initialize(machine.coordinator, machine.processes, machine.process_id)
 
 
 def _say(text: str) -> None:
@@ -498,6 +450,17 @@ def _report(words: list[str]) -> None:
         _print_table(table, run_dir)
 
 
+def _landscape(words: list[str]) -> None:
+    with _help_is_fine():
+        if words and words[0] in ("-h", "--help"):
+            print(landscape_command.USAGE)
+        runs, rest = landscape_command.split_runs(words)
+        options = parse(landscape_command.Options, rest, "thicket landscape RUN")
+        say = _quiet if options.quiet else _say
+        for line in landscape_command.make(runs, options, say):
+            print(line)
+
+
 def _export(words: list[str]) -> None:
     from thicket_jax import export, runlog
 
@@ -508,7 +471,7 @@ def _export(words: list[str]) -> None:
             raise ArgumentError("thicket export takes either --rank or --merge")
         run_dir = pathlib.Path(folder)
         config = runlog.read_json(run_dir / "config.json")
-        stored = _stored_options(run_dir, config)
+        stored = launching.stored_options(run_dir, config)
         module = tasks.module(config["task"])
         if hasattr(module, "base_params"):
             params = module.base_params(stored)

@@ -341,7 +341,8 @@ def apply_sum(params: Any, terms: Population, scales: tuple[Any, ...]) -> Any:
 
     def add(moved: list[Any], row: tuple) -> tuple[list[Any], None]:
         tree = jax.tree_util.tree_unflatten(structure, moved)
-        expert = Population(terms.key, *row, terms.noise)
+        ids, sigmas, signs = row
+        expert = Population(terms.key, ids, sigmas, signs, terms.noise)
         return jax.tree_util.tree_leaves(apply_noise(tree, expert, scales)), None
 
     moved, _ = jax.lax.scan(add, wide, (terms.ids, terms.sigmas, terms.signs))

@@ -107,7 +107,10 @@ def random_plane(params: Any, experts: Population, seed: int = 0) -> Plane:
         sigmas=jnp.asarray(np.full(2, largest)),
         signs=jnp.ones(2, jnp.float32),
     )
-    labels = tuple(f"random direction {n}, in steps of σ = {_shortest(largest)}" for n in (1, 2))
+    first_label, second_label = (
+        f"random direction {n}, in steps of σ = {_shortest(largest)}" for n in (1, 2)
+    )
+    labels = (first_label, second_label)
     return Plane("random", basis, np.eye(2), labels, step_products(params, basis), {})
 
 
@@ -165,9 +168,11 @@ def principal_plane(params: Any, experts: Population) -> Plane:
     unit = np.sqrt(np.trace(lengths) / K)
     axes = vectors * (unit / np.sqrt(values))[:, None]
     places = (vectors * np.sqrt(values)[:, None] / unit).T
-    marks = {f"mean of {K}": tuple(float(x) for x in places.mean(0))}
-    marks |= {f"rank {k + 1}": (float(x), float(y)) for k, (x, y) in enumerate(places)}
-    labels = tuple(f"principal direction {n}, in the experts' step length" for n in (1, 2))
+    middle = places.mean(0)
+    marks = {f"mean of {K}": (float(middle[0]), float(middle[1]))}
+    marks |= {f"rank {k + 1} (projected)": (float(x), float(y)) for k, (x, y) in enumerate(places)}
+    unit_label = "in the experts' step length"
+    labels = (f"principal direction 1, {unit_label}", f"principal direction 2, {unit_label}")
     share = float(values.sum() / np.trace(lengths))
     return Plane("principal", experts, axes, labels, lengths, marks, share)
 
