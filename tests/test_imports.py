@@ -23,6 +23,7 @@ DIRECTION = [
     "experts",
     "modular",
     "perturbation",
+    "planes",
     "interpreter",
     "factored_rules",
     "implicit",
@@ -40,6 +41,7 @@ DIRECTION = [
     "checkpoints",
     "runlog",
     "metrics",
+    "landscapes",
     "analysis",
     "run_record",
     "resampling",
@@ -58,6 +60,8 @@ DIRECTION = [
     "report_baselines",
     "report_text",
     "figures",
+    "landscape_figure",
+    "landscape_page",
     "report",
     "survey",
     "export",
@@ -69,6 +73,8 @@ DIRECTION = [
     "tasks",
     "compiled",
     "arguments",
+    "launching",
+    "landscape_command",
     "cli",
 ]
 # The same inside text; graders also import each other.

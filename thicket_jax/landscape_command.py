@@ -13,6 +13,7 @@ from thicket_jax.arguments import block_size as read_block_size
 from thicket_jax.errors import ArgumentError, RunError
 
 if TYPE_CHECKING:
+    from thicket_jax.experts import Population
     from thicket_jax.landscapes import Grid
     from thicket_jax.planes import Plane
     from thicket_jax.run_record import RunRecord
@@ -42,8 +43,8 @@ class Options:
     """Points on each side of the grid."""
     reach: float | None = None
     """How far the grid goes beyond the base and the marked points, in the plane's own units."""
-    ranks: tuple[int, ...] = (1, 2)
-    """With --plane experts: the two experts, by rank; 1 is the best."""
+    ranks: tuple[int, ...] | None = None
+    """With --plane experts: the two experts, by rank; 1 is the best. Default 1,2."""
     top: int = 10
     """With --plane principal: so many of the best experts."""
     seed: int = 0
@@ -62,12 +63,17 @@ class Options:
     """Print the result only."""
 
     @property
+    def pair(self) -> tuple[int, ...]:
+        """The ranks of the two experts."""
+        return (1, 2) if self.ranks is None else self.ranks
+
+    @property
     def called(self) -> str:
         """The landscape's name."""
         if self.name is not None:
             return self.name
         if self.plane == "experts":
-            return "experts-" + "-".join(map(str, self.ranks))
+            return "experts-" + "-".join(map(str, self.pair))
         return f"principal-{self.top}" if self.plane == "principal" else f"random-{self.seed}"
 
 
@@ -94,6 +100,7 @@ def make(runs: list[pathlib.Path], options: Options, say: Say) -> Iterator[str]:
     read_block_size(options.block_size)
     records = [run_record.load(run) for run in runs]
     _check_bases(runs, records)
+    experts = _experts(runs[0], options)
     folder = runs[0] / "landscapes" / options.called
     launching.start_devices(Machine(backend=options.backend, cpu_devices=options.cpu_devices))
     from thicket_jax import landscapes, report
@@ -104,7 +111,7 @@ def make(runs: list[pathlib.Path], options: Options, say: Say) -> Iterator[str]:
         task = _build(run, record, options)
         try:
             if plane is None:
-                plane = _plane(task.params, runs[0], records[0], options)
+                plane = _plane(task.params, experts, options)
                 where = landscapes.grid(plane, options.points, options.reach)
             assert where is not None
             scored.append(_score(task, name, record, plane, where, folder, options, say))
@@ -143,10 +150,10 @@ def _check(options: Options) -> None:
         raise ArgumentError(f"--points {options.points} must be at least 2")
     if options.reach is not None and not 0 < options.reach < float("inf"):
         raise ArgumentError(f"--reach {options.reach:g} must be positive and finite")
-    if len(options.ranks) != 2 or options.ranks[0] == options.ranks[1]:
+    if len(options.pair) != 2 or options.pair[0] == options.pair[1]:
         raise ArgumentError("--ranks takes the ranks of two different experts, such as 1,2")
-    if min(options.ranks) < 1:
-        raise ArgumentError(f"--ranks {min(options.ranks)} must be at least 1, the best")
+    if min(options.pair) < 1:
+        raise ArgumentError(f"--ranks {min(options.pair)} must be at least 1, the best")
     if options.top < 2:
         raise ArgumentError(f"--top {options.top} must be at least 2 experts")
     if options.seed < 0:
@@ -178,20 +185,27 @@ def _build(run: pathlib.Path, record: "RunRecord", options: Options) -> Any:
     return task
 
 
-def _plane(params: Any, run: pathlib.Path, record: "RunRecord", options: Options) -> "Plane":
-    from thicket_jax import export, planes
+def _experts(run: pathlib.Path, options: Options) -> "Population":
+    """The run's experts, best first; there must be as many as the plane needs."""
+    from thicket_jax import export
 
     experts = export.load_population(run)
-    N = len(experts)
-    wanted = max(options.ranks) if options.plane == "experts" else options.top
-    if options.plane != "random" and wanted > N:
+    wanted = max(options.pair) if options.plane == "experts" else options.top
+    if options.plane != "random" and wanted > len(experts):
         option = "--ranks" if options.plane == "experts" else "--top"
-        raise ArgumentError(f"{option} {wanted}: {run} has {N} experts that did not fail")
+        found = f"{run} has {len(experts)} experts that did not fail"
+        raise ArgumentError(f"{option} {wanted} is too much: {found}")
+    return experts
+
+
+def _plane(params: Any, experts: "Population", options: Options) -> "Plane":
+    from thicket_jax import planes
+
     if options.plane == "random":
         return planes.random_plane(params, experts, options.seed)
     if options.plane == "principal":
         return planes.principal_plane(params, experts[: options.top])
-    first, second = options.ranks
+    first, second = options.pair
     names = (f"rank {first}", f"rank {second}")
     return planes.expert_plane(params, experts[first - 1], experts[second - 1], names)
 

@@ -67,7 +67,7 @@ def draw(found: Mapping[str, Any], path: pathlib.Path) -> None:
     gains = [gains_of(task) for task in tasks]
     tops = [limit(values) for values in gains]
     panels = len(tasks) + (len(tasks) > 1)
-    with canvas(3.5 * panels + 0.5, 3.9, path) as figure:
+    with canvas(3.4 * panels + 0.4, 4.2, path) as figure:
         axes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
         for n, (ax, task) in enumerate(zip(axes, tasks, strict=False)):
             _panel(ax, found, one_task(gains[n], tops[n]))
@@ -78,7 +78,7 @@ def draw(found: Mapping[str, Any], path: pathlib.Path) -> None:
             _panel(axes[-1], found, all_tasks(gains, tops))
             axes[-1].set_title("all tasks")
             names = [task["name"] for task in tasks]
-            _key(figure, axes[-1], names)
+            _key(axes[-1], names)
         for ax in axes:
             ax.set_xlabel(found["plane"]["labels"][0], fontsize=8)
         axes[0].set_ylabel(found["plane"]["labels"][1], fontsize=8)
@@ -125,7 +125,7 @@ def _bar(figure: Any, ax: Any, task: Mapping[str, Any], top: float) -> None:
     bar.set_label(f"gain over θ in {task['metric']} (right is better)", fontsize=8)
 
 
-def _key(figure: Any, ax: Any, names: Sequence[str]) -> None:
+def _key(ax: Any, names: Sequence[str]) -> None:
     """Which ink is which task's, and what two together look like."""
     from matplotlib.patches import Patch
 
@@ -135,5 +135,6 @@ def _key(figure: Any, ax: Any, names: Sequence[str]) -> None:
     swatches.append(("all", all_tasks([np.ones(1)] * len(names), [1.0] * len(names))[0]))
     handles = [Patch(facecolor=colour, label=f"{name} better") for name, colour in swatches]
     handles.append(Patch(facecolor="white", edgecolor="#888888", label="none better"))
-    ax.legend(handles=handles, fontsize=7.5, ncols=2, loc="upper center", frameon=False,
-              bbox_to_anchor=(0.5, -0.2))  # fmt: skip
+    legend = ax.legend(handles=handles, fontsize=7.5, ncols=2, loc="upper center", frameon=False,
+                       bbox_to_anchor=(0.5, -0.2))  # fmt: skip
+    legend.set_in_layout(False)  # it has the room of the others' colour bars
