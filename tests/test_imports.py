@@ -60,6 +60,8 @@ DIRECTION = [
     "figures",
     "report",
     "survey",
+    "survey_figures",
+    "survey_page",
     "export",
     "problem",
     "answers",
@@ -69,6 +71,7 @@ DIRECTION = [
     "tasks",
     "compiled",
     "arguments",
+    "density_command",
     "cli",
 ]
 # The same inside text; graders also import each other.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from logged_runs import logged_run
 
-from thicket_jax import cli, survey
+from thicket_jax import cli, survey, survey_page
 from thicket_jax.errors import ArgumentError
 
 RNG = np.random.default_rng(0)
@@ -26,7 +26,8 @@ def records():
 
 def test_discordance_tells_generalists_from_specialists(tmp_path):
     runs = records()
-    found = survey.write(runs, tmp_path, (0.0, 0.5))
+    found = survey.measure(runs, (0.0, 0.5))
+    survey_page.write(found, tmp_path)
     for row in found["discordance"]:
         C = np.asarray(row["correlation"])
         assert C[0, 1] > 0.9 and abs(C[0, 2]) < 0.5
@@ -45,11 +46,12 @@ def test_discordance_tells_generalists_from_specialists(tmp_path):
     html = (tmp_path / "report.html").read_text()
     assert html.count("data:image/png") == 3 and 'src="http' not in html
     assert "Discordance" in (tmp_path / "report.md").read_text()
-    assert any("discordance at sigma 0.1" in line for line in survey.lines(found))
+    assert any("discordance at sigma 0.1" in line for line in survey_page.lines(found))
 
 
 def test_one_task_has_density_alone(tmp_path):
-    found = survey.write({"one": records()["one"]}, tmp_path)
+    found = survey.measure({"one": records()["one"]})
+    survey_page.write(found, tmp_path)
     assert "discordance" not in found
     assert sorted(x.name for x in (tmp_path / "figures").iterdir()) == ["density.png"]
 

@@ -25,6 +25,7 @@ import numpy as np
 from thicket_jax.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from thicket_jax.noise import Noise
     from thicket_jax.problem import Problem
 
 REGISTRY: dict[str, tuple[str, str]] = {
@@ -104,6 +105,19 @@ class Options:
     def resolved(self) -> "Options":
         """Returns the options with every default that depends on another option filled in."""
         return self
+
+    def law(self) -> "Noise":
+        """Returns the noise law that the options name."""
+        from thicket_jax.noise import Noise
+
+        return Noise(self.noise, self.where, self.scale, rank=self.rank, factors=self.factors)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the options as a JSON object, without those that the noise law does not have."""
+        values = dataclasses.asdict(self)
+        if self.noise != "low_rank":
+            del values["rank"], values["factors"]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     def cache_folder(self) -> pathlib.Path:
         """Returns the folder for base models and prepared data sets."""
