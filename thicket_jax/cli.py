@@ -147,6 +147,7 @@ def _density(words: list[str]) -> None:
             print(density_command.USAGE, end="")
             return
         asked = density_command.read(words)
+        _start_devices(asked.machine)
         say = _quiet if asked.machine.quiet else _say
         for line in density_command.execute(asked, _search, say):
             print(line)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import math
 import pathlib
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,8 +26,8 @@ usage: thicket density TASK ... [options]
   it stopped.
 """
 # What makes an expert; equal for all tasks of one population.
-POPULATION: tuple[str, ...] = ("num", "sigma", "noise", "rank", "factors", "scale", "where")
-POPULATION += ("antithetic", "prng", "seed")
+POPULATION: tuple[str, ...] = ("num", "sigma", "noise", "rank", "factors", "scale", "masses")
+POPULATION += ("where", "antithetic", "prng", "seed")
 
 Search = Callable[..., None]
 """Runs one task: (task, options, rule, machine, run directory, resume, command)."""
@@ -65,6 +66,14 @@ def read(words: Sequence[str]) -> Asked:
             first = {field: getattr(mine, field) for field in POPULATION}
         options[name] = dataclasses.replace(mine, **first)
     assert machine is not None and about is not None
+    if machine.distributed or machine.coordinator is not None:
+        raise ArgumentError(
+            "thicket density runs in one process; run the tasks with thicket run into one folder "
+            "each of --out, and thicket density reads them"
+        )
+    if not about.margins or not all(math.isfinite(margin) for margin in about.margins):
+        listed = ",".join(str(margin) for margin in about.margins)
+        raise ArgumentError(f"--margins {listed!r} must be finite numbers, such as 0,0.05")
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     out = pathlib.Path(about.out or f"runs/density-{stamp}")
     command = shlex.join(["thicket", "density", *words])
@@ -73,19 +82,20 @@ def read(words: Sequence[str]) -> Asked:
 
 def execute(asked: Asked, search: Search, say: Callable[[str], None]) -> Iterator[str]:
     """Runs the tasks that have not run, writes what all say together; yields it as lines."""
-    if asked.machine.distributed or asked.machine.coordinator is not None:
-        raise ArgumentError(
-            "thicket density runs in one process; run the tasks with thicket run into one folder "
-            "each of --out, and thicket density reads them"
-        )
+    waiting = [name for name in asked.named if not _finished(asked, name)]
+    _rehearse(asked, waiting, say)
     for name, task in asked.named.items():
         place = asked.out / name
-        if (place / "results.json").exists():
-            _check_same(place, task, asked.options[name])
+        if name not in waiting:
             say(f"{name}: {place} is finished")
             continue
+        say(f"{name}: {task} into {place}")
         began = (place / "config.json").exists()
-        search(task, asked.options[name], None, asked.machine, place, began, asked.command)
+        try:
+            search(task, asked.options[name], None, asked.machine, place, began, asked.command)
+        except KeyboardInterrupt:
+            hint = f"what is scored is kept; go on with the same command and --out {asked.out}"
+            raise KeyboardInterrupt(hint if asked.out.is_dir() else "") from None
     records = {name: run_record.load(asked.out / name) for name in asked.named}
     found = survey.measure(records, asked.margins)
     survey_page.write(found, asked.out)
@@ -93,9 +103,36 @@ def execute(asked: Asked, search: Search, say: Callable[[str], None]) -> Iterato
     yield f"report: {asked.out / 'report.html'}"
 
 
-def _check_same(place: pathlib.Path, task: str, options: Any) -> None:
+def _rehearse(asked: Asked, waiting: Sequence[str], say: Callable[[str], None]) -> None:
+    """Builds every task that is to run, so that a mistake in the last one costs no scoring."""
+    from thicket_jax import search
+
+    if len(asked.named) < 2 or not waiting:
+        return
+    for name in waiting:
+        search.check_ks(asked.options[name].k, asked.options[name].num)
+    prints = {}
+    for name, task in asked.named.items():
+        if name not in waiting:
+            config = runlog.read_json(asked.out / name / "config.json")
+            prints[name] = config["fingerprints"]["params"]
+            continue
+        say(f"{name}: looking at its base model and data")
+        built = tasks.module(task).build(asked.options[name])
+        if built.close is not None:
+            built.close()
+        prints[name] = runlog.fingerprint(built.params)
+    survey.check_bases(prints)
+
+
+def _finished(asked: Asked, name: str) -> bool:
+    """Whether a task has run; a finished run of something else is a `RunError`."""
+    place = asked.out / name
+    if not (place / "results.json").exists():
+        return False
     stored = runlog.read_json(place / "config.json")
-    wanted = {"task": task, "options": options.to_json()}
+    wanted = {"task": asked.named[name], "options": asked.options[name].to_json()}
     other = runlog.differences({key: stored.get(key) for key in wanted}, wanted)
     if other:
         raise RunError(f"{place} is another run: {other[0]}; use another --out")
+    return True

@@ -41,7 +41,8 @@ def measure(records: Mapping[str, RunRecord], margins: Sequence[float] = (0.0,))
         raise ArgumentError("records is empty; give the runs of one population, one a task")
     runs = list(records.values())
     scores, failed, sigmas = discordance.score_matrix(runs)
-    _check_base(records)
+    prints = {name: run.config.get("fingerprints", {}) for name, run in records.items()}
+    check_bases({name: print_.get("params") for name, print_ in prints.items()})
     found: dict[str, Any] = {
         "tasks": {name: _task(record, margins) for name, record in records.items()},
         "num": len(scores),
@@ -56,18 +57,15 @@ def measure(records: Mapping[str, RunRecord], margins: Sequence[float] = (0.0,))
     return {**found, "discordance": rows, "specialists": _specialists(scores, failed)}
 
 
-def _check_base(records: Mapping[str, RunRecord]) -> None:
-    prints = {
-        name: record.config.get("fingerprints", {}).get("params")
-        for name, record in records.items()
-    }
-    if len(set(prints.values())) > 1:
-        first, *others = prints
-        other = next(name for name in others if prints[name] != prints[first])
-        raise ArgumentError(
-            f"{other} has other base parameters than {first}; experts of different models cannot "
-            "be compared"
-        )
+def check_bases(prints: Mapping[str, Any]) -> None:
+    """Refuses tasks, name → fingerprint of the base parameters, that have not the same ones."""
+    first, *others = prints
+    for name in others:
+        if prints[name] != prints[first]:
+            raise ArgumentError(
+                f"{name} has other base parameters than {first}; experts of different models "
+                "cannot be compared"
+            )
 
 
 def _task(record: RunRecord, margins: Sequence[float]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     for name, task in found["tasks"].items():
         for row in task["density"]:
             low, high = row["interval_ge"]
-            sigma, margin = sigma_label(row["sigma"]), short(row["margin"])
+            sigma, margin = sigma_label(row["sigma"]), f"{row['margin']:g}"
             share = f"{row['fraction_ge']:6.1%} [{low:.1%}, {high:.1%}], > {row['fraction_gt']:.1%}"
             out.append(f"  {name:{width}}  sigma {sigma:8} m = {margin}  density {share}")
     for row in found.get("discordance", []):
@@ -109,7 +109,7 @@ def _density_table(found: Mapping[str, Any]) -> Table:
                 (
                     name,
                     sigma_label(row["sigma"]),
-                    short(row["margin"]),
+                    f"{row['margin']:g}",
                     f"{row['fraction_ge']:.1%}",
                     f"{low:.1%} to {high:.1%}",
                     f"{row['fraction_gt']:.1%}",
