@@ -59,6 +59,7 @@ DIRECTION = [
     "report_text",
     "figures",
     "report",
+    "survey_selection",
     "survey",
     "survey_figures",
     "survey_page",

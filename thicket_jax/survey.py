@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from thicket_jax import discordance, reliability, specialists
+from thicket_jax import discordance, reliability, specialists, survey_selection
 from thicket_jax.analysis import density_curve
 from thicket_jax.errors import ArgumentError, ThicketError
 from thicket_jax.run_record import RunRecord
 
-_POINTS = 41  # margins of a drawn curve, from 0 to the best expert's gain
+POINTS = 41  # margins of a drawn curve at most, from 0 to the best expert's gain
 _FEWEST = 8  # experts for which groups are looked for
 
 
@@ -29,10 +29,13 @@ def measure(records: Mapping[str, RunRecord], margins: Sequence[float] = (0.0,))
     Returns:
       `tasks`, `num`, `sigma`; for each task `density` (rows of `analysis.density_curve` at the
       margins), `curve` (the same from 0 to the best expert's gain), `reliability` (rows of
-      `reliability.of_record` by ranks, None where no items were logged), `base` and `best`; of two
+      `reliability.of_record` by ranks, None where no items were logged), `selection` (see
+      `survey_selection.of_record`), `base` and `best`; of two
       tasks or more `discordance` (rows of `discordance.of_records`, each with `without_noise`), and
       `specialists`: shares and directions of the principal components, sizes and centres of the
-      clusters, None where there are too few experts.
+      clusters, of percentile ranks within each sigma (over all sigmas, tasks would agree that
+      large steps are worse); None where there are too few experts, or fewer than two tasks that
+      order them.
 
     Raises:
       ArgumentError: no runs, or runs of other experts or other base parameters.
@@ -54,7 +57,7 @@ def measure(records: Mapping[str, RunRecord], margins: Sequence[float] = (0.0,))
     rows = discordance.of_records(runs)
     for row in rows:
         row["without_noise"] = _without_noise(row, found["tasks"])
-    return {**found, "discordance": rows, "specialists": _specialists(scores, failed)}
+    return {**found, "discordance": rows, "specialists": _specialists(scores, failed, sigmas)}
 
 
 def check_bases(prints: Mapping[str, Any]) -> None:
@@ -71,8 +74,10 @@ def check_bases(prints: Mapping[str, Any]) -> None:
 def _task(record: RunRecord, margins: Sequence[float]) -> dict[str, Any]:
     scores, failed, base = record.scores, record.failed, record.base_score
     best = float(scores[~failed].max()) if not failed.all() else math.nan
-    gain = best - base if math.isfinite(best - base) and best > base else 0.0
-    steps = [float(m) for m in np.linspace(0, gain, _POINTS if gain else 1)]
+    gains = np.unique(scores[~failed] - base)
+    steps = np.append(0.0, gains[gains > 0]) if math.isfinite(base) else np.zeros(1)
+    if len(steps) > POINTS:
+        steps = np.linspace(0, steps[-1], POINTS)
     try:
         rows = reliability.of_record(record, ranks=True)
     except ArgumentError:
@@ -84,8 +89,9 @@ def _task(record: RunRecord, margins: Sequence[float]) -> dict[str, Any]:
         "best": best,
         "failed": int(failed.sum()),
         "density": density_curve(scores, failed, record.sigmas, base, margins),
-        "curve": density_curve(scores, failed, record.sigmas, base, steps),
+        "curve": density_curve(scores, failed, record.sigmas, base, steps.tolist()),
         "reliability": rows,
+        "selection": survey_selection.of_record(record),
     }
 
 
@@ -104,18 +110,25 @@ def _without_noise(row: Mapping[str, Any], tasks: Mapping[str, Any]) -> float | 
     return value if math.isfinite(value) else None
 
 
-def _specialists(scores: np.ndarray, failed: np.ndarray) -> dict[str, Any] | None:
-    percentiles, experts = discordance.percentile_matrix(scores, failed)
+def _specialists(
+    scores: np.ndarray, failed: np.ndarray, sigmas: np.ndarray
+) -> dict[str, Any] | None:
+    places = [np.flatnonzero(sigmas == sigma) for sigma in np.unique(sigmas)]
+    ranked = [discordance.percentile_matrix(scores[here], failed[here]) for here in places]
+    percentiles = np.concatenate([rows for rows, _ in ranked])
+    experts = np.concatenate([here[who] for here, (_, who) in zip(places, ranked, strict=True)])
     if len(experts) < _FEWEST or len(np.unique(percentiles, axis=0)) < 3:
         return None
     parts, groups = specialists.principal_components(percentiles), specialists.clusters(percentiles)
+    if len(parts.shares) - len(parts.constant) < 2:
+        return None
     return {
         "shares": parts.shares.tolist(),
         "directions": parts.directions.tolist(),
         "coordinates": parts.coordinates[:, :2].tolist(),
         "experts": experts.tolist(),
         "clusters": {
-            **{k: v.tolist() if hasattr(v, "tolist") else v
-               for k, v in dataclasses.asdict(groups).items()},
+            name: value.tolist() if hasattr(value, "tolist") else value
+            for name, value in dataclasses.asdict(groups).items()
         },
-    }  # fmt: skip
+    }

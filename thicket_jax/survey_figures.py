@@ -9,7 +9,9 @@ import numpy as np
 
 from thicket_jax.figures import COLOURS, RULE_COLOURS, canvas
 from thicket_jax.report_numbers import short, sigma_label
+from thicket_jax.survey import POINTS
 
+_MARKS = "o^sDvP*X"  # with a colour each, for more groups than colours
 _LINES = (*RULE_COLOURS, COLOURS["base"], COLOURS["best"], COLOURS["truth"])
 
 
@@ -18,7 +20,7 @@ def draw(found: Mapping[str, Any], folder: pathlib.Path) -> dict[str, str]:
     shown = [_draw_curves(found, folder / "density.png")]
     if "discordance" in found:
         shown.append(_draw_correlation(found, folder / "discordance.png"))
-        if found["specialists"] is not None and len(found["specialists"]["shares"]) > 1:
+        if found["specialists"] is not None:
             shown.append(_draw_specialists(found, folder / "specialists.png"))
     return dict(shown)
 
@@ -34,13 +36,7 @@ def _draw_curves(found: Mapping[str, Any], path: pathlib.Path) -> tuple[str, str
         for ax, (name, task) in zip(axes, tasks.items(), strict=False):
             for n, sigma in enumerate(found["sigma"]):
                 rows = [row for row in task["curve"] if row["sigma"] == sigma]
-                x = [row["margin"] for row in rows]
-                colour = _LINES[n % len(_LINES)]
-                ax.plot(x, [row["fraction_ge"] for row in rows], color=colour,
-                        marker="o" if len(x) == 1 else "",
-                        label=f"σ = {sigma_label(sigma)}")  # fmt: skip
-                low, high = zip(*(row["interval_ge"] for row in rows), strict=True)
-                ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+                _draw_curve(ax, rows, n, sigma)
             ax.set_title(name)
             ax.set_ylim(0, 1)
             ax.grid(True)
@@ -51,6 +47,23 @@ def _draw_curves(found: Mapping[str, Any], path: pathlib.Path) -> tuple[str, str
         "Share of the experts whose score is at least the base's plus m; shaded: Wilson intervals "
         "at 95 %."
     )
+
+
+def _draw_curve(ax: Any, rows: list[dict[str, Any]], n: int, sigma: float) -> None:
+    """One sigma's density: steps where the scores' own margins are all there, else a line."""
+    x, y = [row["margin"] for row in rows], [row["fraction_ge"] for row in rows]
+    low, high = zip(*(row["interval_ge"] for row in rows), strict=True)
+    colour, label = _LINES[n % len(_LINES)], f"σ = {sigma_label(sigma)}"
+    if len(rows) == 1:
+        bars = [[y[0] - low[0]], [high[0] - y[0]]]
+        ax.errorbar([n], y, bars, color=colour, marker="o", capsize=3, label=label, clip_on=False)
+        ax.set_xticks([n / 2], ["0"])
+        ax.set_xlim(-1, n + 1)
+        return
+    style = "pre" if len(rows) < POINTS else None
+    drawn = "default" if style is None else "steps-pre"
+    ax.plot(x, y, color=colour, label=label, drawstyle=drawn)
+    ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, step=style)
 
 
 def _draw_correlation(found: Mapping[str, Any], path: pathlib.Path) -> tuple[str, str]:
@@ -82,8 +95,15 @@ def _draw_specialists(found: Mapping[str, Any], path: pathlib.Path) -> tuple[str
         ax = figure.subplots()
         for group in range(labels.max() + 1):
             here = points[labels == group]
-            ax.scatter(here[:, 0], here[:, 1], s=7, color=_LINES[group % len(_LINES)],
-                       label=f"group {group + 1} ({len(here)})", linewidths=0)  # fmt: skip
+            ax.scatter(
+                here[:, 0],
+                here[:, 1],
+                s=9,
+                color=_LINES[group % len(_LINES)],
+                marker=_MARKS[group % len(_MARKS)],
+                label=f"group {group + 1} ({len(here)})",
+                linewidths=0,
+            )
         reach = 0.9 * float(np.abs(points).max())
         for name, x, y in zip(names, *parts["directions"][:2], strict=True):
             ax.annotate(name, (0, 0), (x * reach, y * reach), fontsize=7,
@@ -92,7 +112,7 @@ def _draw_specialists(found: Mapping[str, Any], path: pathlib.Path) -> tuple[str
         ax.set_ylabel(f"second component, {parts['shares'][1]:.0%}")
         ax.legend(fontsize=7)
     return path.name, (
-        "Experts by their percentile ranks on all tasks, along the two directions in which they "
-        "differ most; arrows: where a task's good experts lie. Mean silhouette of the groups "
+        "Experts by their percentile ranks among those of their sigma, along the two directions in "
+        "which they differ most; arrows: where a task's good experts lie. Mean silhouette "
         f"{parts['clusters']['silhouette']:.2f} (near 0: a cut cloud, no groups)."
     )
