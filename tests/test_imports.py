@@ -63,7 +63,10 @@ DIRECTION = [
     "landscape_figure",
     "landscape_page",
     "report",
+    "survey_selection",
     "survey",
+    "survey_figures",
+    "survey_page",
     "export",
     "problem",
     "answers",
@@ -74,6 +77,7 @@ DIRECTION = [
     "compiled",
     "arguments",
     "launching",
+    "density_command",
     "landscape_command",
     "cli",
 ]

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from thicket_jax import compiled, landscape_command, launching, tasks
 from thicket_jax.arguments import (
-    DensityOptions,
     ExportOptions,
     Help,
     Machine,
@@ -23,7 +22,6 @@ from thicket_jax.arguments import (
     Selection,
     combine_names,
     parse,
-    split_tasks,
 )
 from thicket_jax.arguments import block_size as read_block_size
 from thicket_jax.errors import ArgumentError, RunError, ThicketError
@@ -44,19 +42,6 @@ usage: thicket COMMAND ...
   thicket export RUN --rank 1 --to D  one expert (or --merge K) as a checkpoint
 
   thicket COMMAND --help              the options of a command (thicket run TASK --help)
-"""
-DENSITY = """\
-usage: thicket density TASK ... [options]
-
-  thicket density gsm8k countdown --model DIR --num 500 --sigma 0.001,0.002 --gsm8k.data gsm8k
-  thicket density line=signals wave=signals --line.target line --wave.target sinusoid
-
-  One population, scored on several tasks: how dense solutions are, how differently the tasks order
-  the experts, how much of that is item noise. NAME=TASK gives a task another name, so that one
-  task can be there twice. An option --NAME.OPTION is for that task alone, all others are for every
-  task (thicket run TASK --help). What makes an expert (num, sigma, noise, seed, ...) is the first
-  task's for all. Also --margins 0,0.05 (over the base's score) and --out DIR, which goes on where
-  it stopped.
 """
 
 
@@ -155,78 +140,18 @@ def _run(words: list[str]) -> None:
         _search(name, options, rule, parsed.machine, pathlib.Path(out), False, command)
 
 
-# What makes an expert; equal for all tasks of one population.
-_POPULATION: tuple[str, ...] = ("num", "sigma", "noise", "rank", "factors", "scale", "where")
-_POPULATION += ("antithetic", "prng", "seed")
-
-
 def _density(words: list[str]) -> None:
+    from thicket_jax import density_command
+
     with _help_is_fine():
         if words and words[0] in ("-h", "--help"):
-            print(DENSITY, end="")
+            print(density_command.USAGE, end="")
             return
-        named, common, own = split_tasks(words, tuple(tasks.REGISTRY))
-        taken: dict[str, Any] = {}
-        machine, about = None, None
-        for name, task in named.items():
-            import tyro
-
-            kind = dataclasses.make_dataclass(
-                "density",
-                [
-                    ("task", tasks.module(task).Options),
-                    ("machine", Machine),
-                    ("about", DensityOptions),
-                ],
-                frozen=True,
-            )
-            rest = [*common, *own[name]]
-            parsed = parse(Annotated[kind, tyro.conf.OmitArgPrefixes], rest, "thicket density")
-            options = parsed.task.resolved()
-            if not taken:
-                machine, about = parsed.machine, parsed.about
-                first = {field: getattr(options, field) for field in _POPULATION}
-            taken[name] = dataclasses.replace(options, **first)
-        assert machine is not None and about is not None
-        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        out = pathlib.Path(about.out or f"runs/density-{stamp}")
-        command = shlex.join(["thicket", "density", *words])
-        _survey(out, named, taken, machine, about.margins, command)
-
-
-def _survey(
-    out: pathlib.Path,
-    named: dict[str, str],
-    options: dict[str, Any],
-    machine: Machine,
-    margins: tuple[float, ...],
-    command: str,
-) -> None:
-    """Runs the tasks that have not run, and writes what all of them say together."""
-    from thicket_jax import run_record, runlog, survey
-
-    if machine.distributed or machine.coordinator is not None:
-        raise ArgumentError(
-            "thicket density runs in one process; run the tasks with thicket run into one folder "
-            "each of --out, and thicket density reads them"
-        )
-    for name, task in named.items():
-        place = out / name
-        if (place / "results.json").exists():
-            stored = runlog.read_json(place / "config.json")
-            wanted = {"task": task, "options": _as_json(options[name])}
-            other = runlog.differences({key: stored.get(key) for key in wanted}, wanted)
-            if other:
-                raise RunError(f"{place} is another run: {other[0]}; use another --out")
-            if not machine.quiet:
-                _say(f"{name}: {place} is finished")
-            continue
-        began = (place / "config.json").exists()
-        _search(task, options[name], None, machine, place, began, command)
-    found = survey.write({name: run_record.load(out / name) for name in named}, out, margins)
-    for line in survey.lines(found):
-        print(line)
-    print(f"report: {out / 'report.html'}")
+        asked = density_command.read(words)
+        launching.start_devices(asked.machine)
+        say = _quiet if asked.machine.quiet else _say
+        for line in density_command.execute(asked, _search, say):
+            print(line)
 
 
 def _resume(words: list[str]) -> None:
@@ -270,7 +195,6 @@ def _search(
 
     from thicket_jax import search
     from thicket_jax.experts import PRNGS, population
-    from thicket_jax.noise import Noise
 
     first = jax.process_index() == 0
     if first and not resume:
@@ -282,13 +206,7 @@ def _search(
         jax.random.key(options.seed, impl=options.prng),
         options.num,
         options.sigma,
-        noise=Noise(
-            options.noise,
-            options.where,
-            options.scale,
-            rank=options.rank,
-            factors=options.factors,
-        ),
+        noise=options.law(),
         antithetic=options.antithetic,
     )
     say = _quiet if machine.quiet or not first else _say
@@ -301,7 +219,7 @@ def _search(
     about = {
         "task": name,
         "model": task.model,
-        "options": _as_json(options),
+        "options": options.to_json(),
         "notes": list(task.notes),
         "command": command,
         "task_provenance": dict(task.provenance),
@@ -332,13 +250,6 @@ def _search(
         say(f"{name}: {tally.line()}")
     if first:
         _print_table(found.table, run_dir)
-
-
-def _as_json(options: Any) -> dict[str, Any]:
-    values = dataclasses.asdict(options)
-    if options.noise != "low_rank":
-        del values["rank"], values["factors"]
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def _say(text: str) -> None:
