@@ -1,12 +1,14 @@
 """σ as the norm of a step: each kind of leaf against the norm of what is drawn."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import thicket_jax as tj
-from thicket_jax import modular
+from thicket_jax import modular, tasks
 from thicket_jax.errors import ArgumentError
 from thicket_jax.noise import Noise
 
@@ -90,10 +92,33 @@ def test_the_search_finds_the_axes_and_their_sides():
 
 
 @pytest.mark.parametrize(
+    ("text", "masses"),
+    [
+        (None, ()),
+        ("embed=0.5", (("embed", 0.5),)),
+        ("w{1,2}=3,(?<=x)b=1e-3", (("w{1,2}", 3.0), ("(?<=x)b", 1e-3))),
+    ],
+)
+def test_masses_as_words_are_a_law_that_json_holds(text, masses):
+    law = tasks.Options(scale="modular", masses=text).law()
+    assert law == tj.gaussian(scale="modular", masses=masses)
+    stored = json.loads(json.dumps(law.to_json()))
+    assert Noise.from_json(stored) == law
+
+
+@pytest.mark.parametrize("text", ["embed", "embed=", "=2", "a=b", "", "a=1,", "a=1,,b=2", "a=1,b"])
+def test_masses_that_are_none_are_one_line(text):
+    with pytest.raises(ArgumentError, match="--masses .* must be EXPRESSION=FACTOR"):
+        tasks.Options(scale="modular", masses=text).law()
+
+
+@pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"masses": (("a", 1.0),)}, "masses belong to scale='modular'"),
         ({"scale": "modular", "masses": (("a", -1.0),)}, "masses entry .* positive number"),
+        ({"scale": "modular", "masses": (("a", "1"),)}, "masses entry .* positive number"),
+        ({"scale": "modular", "masses": (("a", np.inf),)}, "masses entry .* positive number"),
         ({"scale": "modular", "masses": (("(", 1.0),)}, "masses='\\(' is not a regular expression"),
         ({"axes": (("a", "rc"),)}, "axes belong to noise='low_rank' or scale='modular'"),
     ],

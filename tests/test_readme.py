@@ -15,15 +15,18 @@ from thicket_jax.text import pretrained
 
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-*OWN_MODELS, DECODING, REBUILDING, LOW_RANK = BLOCKS
+*OWN_MODELS, DECODING, REBUILDING, LOW_RANK, PLANE = BLOCKS
+PLAIN = {"nnx": OWN_MODELS[0], "linen": OWN_MODELS[1], "dict": OWN_MODELS[2]}
+PLAIN |= {"rank": LOW_RANK, "plane": PLANE}
 needs_stories = pytest.mark.skipif(
     not STORIES.is_dir(), reason=f"the model stories260K is not at {STORIES}"
 )
 
 
-@pytest.mark.parametrize("block", [*OWN_MODELS, LOW_RANK], ids=["nnx", "linen", "dict", "rank"])
-def test_the_readmes_code_runs_in_a_plain_world(block):
+@pytest.mark.parametrize("name", PLAIN)
+def test_the_readmes_code_runs_in_a_plain_world(name):
     """In a plain JAX, without the strict settings of these tests."""
+    block = PLAIN[name]
     assert len(block.strip().splitlines()) <= 20
     names = {}
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
@@ -33,6 +36,11 @@ def test_the_readmes_code_runs_in_a_plain_world(block):
         assert names["result"].table["ensemble"][-1]["k"] == 10
     if "law" in names:
         assert names["axes"] == () and names["scores"].items.shape == (1024, 8)
+    if "plane" in names:
+        best = tj.score(names["score"], names["params"], names["best"], names["x"]).values
+        theta = np.asarray(names["score"](names["params"], names["x"])).mean()
+        marked = [names["values"][row, column] for row, column in ((10, 20), (20, 10), (10, 10))]
+        np.testing.assert_allclose(marked, [*best[:2], theta], rtol=1e-5)
     if "curve" in names:
         assert names["curve"].shape == (64, 1)
         assert names["result"].scores.values.max() > names["result"].table["base"]["train"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from logged_runs import logged_run
 
-from thicket_jax import cli, survey
+from thicket_jax import cli, survey, survey_page
 from thicket_jax.errors import ArgumentError
 
 RNG = np.random.default_rng(0)
@@ -26,7 +26,8 @@ def records():
 
 def test_discordance_tells_generalists_from_specialists(tmp_path):
     runs = records()
-    found = survey.write(runs, tmp_path, (0.0, 0.5))
+    found = survey.measure(runs, (0.0, 0.5))
+    survey_page.write(found, tmp_path)
     for row in found["discordance"]:
         C = np.asarray(row["correlation"])
         assert C[0, 1] > 0.9 and abs(C[0, 2]) < 0.5
@@ -45,11 +46,12 @@ def test_discordance_tells_generalists_from_specialists(tmp_path):
     html = (tmp_path / "report.html").read_text()
     assert html.count("data:image/png") == 3 and 'src="http' not in html
     assert "Discordance" in (tmp_path / "report.md").read_text()
-    assert any("discordance at sigma 0.1" in line for line in survey.lines(found))
+    assert any("discordance at sigma 0.1" in line for line in survey_page.lines(found))
 
 
 def test_one_task_has_density_alone(tmp_path):
-    found = survey.write({"one": records()["one"]}, tmp_path)
+    found = survey.measure({"one": records()["one"]})
+    survey_page.write(found, tmp_path)
     assert "discordance" not in found
     assert sorted(x.name for x in (tmp_path / "figures").iterdir()) == ["density.png"]
 
@@ -64,6 +66,8 @@ def test_runs_that_cannot_be_compared_are_one_line():
         survey.measure({})
 
 
+TWO = ["x=signals", "y=signals", "--k", "1", "--num", "5", "--x.pretrain", "xavier"]
+TWO += ["--sigma", "0.1", "--train-items", "4", "--test-items", "4"]
 TINY = ["--pretrain", "xavier", "--num", "12", "--train-items", "6", "--test-items", "6"]
 TINY += ["--k", "2", "--sigma", "0.05,0.1", "--block-size", "1", "--wave.target", "sinusoid"]
 
@@ -71,12 +75,15 @@ TINY += ["--k", "2", "--sigma", "0.05,0.1", "--block-size", "1", "--wave.target"
 def test_the_command_scores_one_population_and_goes_on(tmp_path, capsys):
     out = tmp_path / "out"
     words = ["density", "line=signals", "wave=signals", *TINY, "--line.target", "line"]
+    words += ["--scale", "modular", "--line.masses", "layers.0=0.5"]
     words += ["--out", str(out), "--cache", str(tmp_path / "cache"), "--quiet"]
     assert cli.main(words) == 0
     text = capsys.readouterr().out
     assert "12 experts on 2 task(s)" in text and "discordance at sigma 0.05" in text
     rows = [json.loads((out / n / "experts.json").read_text()) for n in ("line", "wave")]
     assert rows[0]["population"] == rows[1]["population"]
+    masses = rows[0]["population"]["noise"]["masses"]
+    assert masses == [["layers.0", 0.5]]  # of the first task for all, and part of every expert
     targets = [json.loads((out / n / "config.json").read_text()) for n in ("line", "wave")]
     assert [config["options"]["target"] for config in targets] == ["line", "sinusoid"]
     before = (out / "density.json").read_bytes()
@@ -97,9 +104,20 @@ def test_the_command_scores_one_population_and_goes_on(tmp_path, capsys):
         (["density", "signals", "--wave.target", "line"], "--wave.target names 'wave'"),
         (["density", "signals", "--nun", "5"], "--nun"),
         (["density", "a/b=signals"], "must be of letters"),
+        (["density", "=signals"], "must be of letters"),
+        (["density", "signals", "--margins", "0,nan"], "--margins '0.0,nan' must be finite"),
+        (["density", "signals", "--margins", ""], "--margins '' must be finite numbers"),
+        (["density", "signals", "--distributed"], "runs in one process"),
+        (["density", "signals", "x=signals", "--x.k", "9", "--num", "5", "--k", "1"], "k=9 is"),
+        (["density", *TWO, "--y.pretrain", "kaiming"], "y has other base parameters than x"),
+        (["density", *TWO, "--y.target", "cosine"], "cosine"),
+        (["density", "signals", "--k", "1", "--num", "5", "--out", f"{__file__}/x"], "is a file"),
     ],
 )
-def test_wrong_words_are_one_line(words, says, capsys):
-    assert cli.main(words) == 2
+def test_wrong_words_are_one_line(words, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cache = ["--cache", str(tmp_path / "cache"), "--quiet"] if words[1:2] else []
+    assert cli.main([*words, *cache]) == 2
     captured = capsys.readouterr().err
     assert says in captured and len(captured.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()  # nothing was scored

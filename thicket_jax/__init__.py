@@ -9,6 +9,7 @@ from thicket_jax.errors import ThicketError
 from thicket_jax.experts import Population, population
 from thicket_jax.noise import Noise, gaussian, low_rank, rademacher, tied_gaussian
 from thicket_jax.perturbation import perturb
+from thicket_jax.planes import Plane, expert_plane, principal_plane, random_plane
 from thicket_jax.racing import Raced, halving, race
 from thicket_jax.scoring import Scores, score
 from thicket_jax.search import Result, randopt
@@ -17,6 +18,7 @@ from thicket_jax.usage import matrix_axes
 
 __all__ = [
     "Noise",
+    "Plane",
     "Population",
     "Raced",
     "Result",
@@ -24,6 +26,7 @@ __all__ = [
     "ThicketError",
     "calibrate_sigma",
     "ensemble",
+    "expert_plane",
     "gaussian",
     "halving",
     "low_rank",
@@ -35,8 +38,10 @@ __all__ = [
     "merge",
     "perturb",
     "population",
+    "principal_plane",
     "race",
     "rademacher",
+    "random_plane",
     "randopt",
     "score",
     "tied_gaussian",

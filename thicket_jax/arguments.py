@@ -122,7 +122,7 @@ def split_tasks(
             raise ArgumentError(
                 f"{name or task} is there twice; give one of them a name: other={task}"
             )
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name or task):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name if "=" in word else task):
             raise ArgumentError(f"name {name!r} must be of letters, digits, - and _")
         named[name or task] = task
     if not named:

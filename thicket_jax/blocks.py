@@ -19,7 +19,7 @@ from thicket_jax.errors import MemoryLimitError
 from thicket_jax.experts import Population, check_count
 from thicket_jax.implicit import evaluate, is_implicit
 from thicket_jax.noise import Noise
-from thicket_jax.perturbation import apply_noise, leaf_scales, plan
+from thicket_jax.perturbation import apply_noise, apply_sum, leaf_scales, plan
 
 _MOST_BLOCKS = 64  # blocks per call, M, at most
 _MOST_BLOCK = 1024  # experts per block, b, at most
@@ -58,6 +58,7 @@ class ExpertMap:
       block: experts per vmap, b; halved when a device runs out of memory.
       with_id: whether `fn` takes the expert's id, int32 [], so that it can fold keys from it.
       stream: whether a leaf is perturbed where it is used, and dropped after.
+      terms: () for experts; (M,) for sums of M experts, a population whose columns are [N, M].
       compile_seconds: spent compiling so far.
     """
 
@@ -68,6 +69,7 @@ class ExpertMap:
     block: int
     with_id: bool = False
     stream: bool = False
+    terms: tuple[int, ...] = ()
     compile_seconds: float = 0.0
 
     def on(self, data: Any) -> "ExpertMap":
@@ -129,7 +131,9 @@ class ExpertMap:
         began = time.monotonic()
         while True:
             try:
-                how = _How(self.noise, self.mapper, self.block, self.with_id, self.stream)
+                how = _How(
+                    self.noise, self.mapper, self.block, self.with_id, self.stream, self.terms
+                )
                 found = _kept_program(self.fn, how, self.shared)
                 break
             except jax.errors.JaxRuntimeError as error:
@@ -150,7 +154,8 @@ class ExpertMap:
         index = np.minimum(start + np.arange(D * count * b), stop - 1).reshape(D, count, b)
 
         def lay(column: jax.Array) -> np.ndarray:
-            return np.pad(np.asarray(column)[index], ((0, 0), (0, num_blocks - count), (0, 0)))
+            rows = np.asarray(column)[index]
+            return np.pad(rows, [(0, 0), (0, num_blocks - count)] + [(0, 0)] * (rows.ndim - 2))
 
         columns = (population.ids, population.sigmas, population.signs)
         split = (*(lay(column) for column in columns), np.full((D,), count, np.int32))
@@ -180,6 +185,7 @@ class _How:
     block: int
     with_id: bool
     stream: bool
+    terms: tuple[int, ...]
 
 
 _PROGRAMS: collections.OrderedDict[Any, tuple[Any, int]] = collections.OrderedDict()
@@ -211,6 +217,9 @@ def _compile(fn: Callable[..., Any], how: _How, shared: tuple) -> tuple[Any, int
     num_blocks = int(np.clip(_MOST_OUTPUT_BYTES // max(size, 1), 1, _MOST_BLOCKS))
 
     def one(expert: Population, params: Any, data: Any, scales: Any) -> Any:
+        if how.terms:
+            rest = (data, expert.ids[0]) if how.with_id else (data,)
+            return fn(apply_sum(params, expert, scales), *rest)
         rest = (data, expert.ids) if how.with_id else (data,)
         if how.stream or is_implicit(noise):
             return evaluate(fn, params, expert, scales, *rest, stream=how.stream, named=_NAMED)
@@ -240,7 +249,7 @@ def _compile(fn: Callable[..., Any], how: _How, shared: tuple) -> tuple[Any, int
         return jax.lax.map(block_or_padding, (jnp.arange(ids.shape[0]), ids, sigmas, signs))
 
     D = mapper.count
-    column = (D, num_blocks, block)
+    column = (D, num_blocks, block, *how.terms)
     split = mapper.split(
         (
             np.zeros(column, np.int32),
@@ -252,12 +261,12 @@ def _compile(fn: Callable[..., Any], how: _How, shared: tuple) -> tuple[Any, int
     return mapper.compile(program, shared, split), num_blocks
 
 
-def _held_bytes(params: Any, noise: Noise, stream: bool) -> int:
+def _held_bytes(params: Any, noise: Noise, stream: bool, terms: tuple[int, ...]) -> int:
     """Returns the bytes of one expert's own leaves, as far as they are built at first."""
     law = plan(params, noise)
     held = 0
     for path, use, leaf in zip(law.paths, law.chosen, jax.tree.leaves(params), strict=True):
-        if use and not stream and not noise.letters(path, np.ndim(leaf)):
+        if use and not stream and (terms or not noise.letters(path, np.ndim(leaf))):
             held += np.size(leaf) * np.dtype(jnp.result_type(leaf)).itemsize
     return held
 
@@ -279,7 +288,8 @@ def expert_map(
     Args:
       fn: `(params, data) -> tree` of one expert.
       params, data: pytrees; replicated over the mapper's devices.
-      population: gives the key, the noise law and a bound on the block size.
+      population: gives the key, the noise law, a bound on the block size, and whether experts or
+        sums of experts are mapped.
       mapper: over which devices.
       block_size: experts per vmap, or `"auto"`: a program for one expert is compiled, its memory
         analysis read, and the largest block taken whose temporaries fit the device (an
@@ -294,12 +304,13 @@ def expert_map(
     """
     scales = leaf_scales(params, population.noise)
     shared = mapper.replicate((params, data, scales, population.key))
+    terms = tuple(np.shape(population.ids)[1:])
     fair = max(1, -(-len(population) // mapper.count))
     if block_size != "auto":
         block = min(check_count("block_size", block_size), fair)
-        return ExpertMap(fn, shared, population.noise, mapper, block, with_id, stream)
+        return ExpertMap(fn, shared, population.noise, mapper, block, with_id, stream, terms)
     fair = min(fair, _MOST_BLOCK, max(1, (most or len(population)) // mapper.count))
-    chosen = ExpertMap(fn, shared, population.noise, mapper, 1, with_id, stream)
+    chosen = ExpertMap(fn, shared, population.noise, mapper, 1, with_id, stream, terms)
     device = mapper.devices[0]
     outputs, one = dv.program_bytes(chosen._program()[0])
     free = dv.free_bytes(device)
@@ -311,7 +322,7 @@ def expert_map(
     # A program of one-expert blocks may hold a second copy of a call's outputs; larger ones do not.
     one = one - outputs if one > outputs else one
     # One expert's leaves may be perturbed inside the product that uses them; a block's are held.
-    one = max(one, _held_bytes(params, population.noise, stream))
+    one = max(one, _held_bytes(params, population.noise, stream, terms))
     chosen.block = int(np.clip(dv.working_bytes(device) // max(one, 1), 1, fair))
     # A power of two: sizes between were up to a tenth slower than the next one below.
     chosen.block = 1 << (chosen.block.bit_length() - 1)

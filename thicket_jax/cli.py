@@ -1,4 +1,4 @@
-"""The command line: `thicket tasks | run | density | resume | report | export`."""
+"""The command line: `thicket tasks | run | density | resume | report | landscape | export`."""
 
 import contextlib
 import dataclasses
@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from thicket_jax import compiled, tasks
+from thicket_jax import compiled, landscape_command, launching, tasks
 from thicket_jax.arguments import (
-    DensityOptions,
     ExportOptions,
     Help,
     Machine,
@@ -23,7 +22,6 @@ from thicket_jax.arguments import (
     Selection,
     combine_names,
     parse,
-    split_tasks,
 )
 from thicket_jax.arguments import block_size as read_block_size
 from thicket_jax.errors import ArgumentError, RunError, ThicketError
@@ -40,24 +38,11 @@ usage: thicket COMMAND ...
   thicket density TASKS [options]     one population on several tasks: density, discordance
   thicket resume RUN                  go on with an interrupted run
   thicket report RUN [options]        tables and figures again, from the log alone
+  thicket landscape RUN [options]     scores over a plane through the base
   thicket export RUN --rank 1 --to D  one expert (or --merge K) as a checkpoint
 
   thicket COMMAND --help              the options of a command (thicket run TASK --help)
 """
-DENSITY = """\
-usage: thicket density TASK ... [options]
-
-  thicket density gsm8k countdown --model DIR --num 500 --sigma 0.001,0.002 --gsm8k.data gsm8k
-  thicket density line=signals wave=signals --line.target line --wave.target sinusoid
-
-  One population, scored on several tasks: how dense solutions are, how differently the tasks order
-  the experts, how much of that is item noise. NAME=TASK gives a task another name, so that one
-  task can be there twice. An option --NAME.OPTION is for that task alone, all others are for every
-  task (thicket run TASK --help). What makes an expert (num, sigma, noise, seed, ...) is the first
-  task's for all. Also --margins 0,0.05 (over the base's score) and --out DIR, which goes on where
-  it stopped.
-"""
-_CPU_DEVICES = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "density": _density,
         "resume": _resume,
         "report": _report,
+        "landscape": _landscape,
         "export": _export,
     }
     if not words or words[0] in ("-h", "--help", "help"):
@@ -154,78 +140,18 @@ def _run(words: list[str]) -> None:
         _search(name, options, rule, parsed.machine, pathlib.Path(out), False, command)
 
 
-# What makes an expert; equal for all tasks of one population.
-_POPULATION: tuple[str, ...] = ("num", "sigma", "noise", "rank", "factors", "scale", "where")
-_POPULATION += ("antithetic", "prng", "seed")
-
-
 def _density(words: list[str]) -> None:
+    from thicket_jax import density_command
+
     with _help_is_fine():
         if words and words[0] in ("-h", "--help"):
-            print(DENSITY, end="")
+            print(density_command.USAGE, end="")
             return
-        named, common, own = split_tasks(words, tuple(tasks.REGISTRY))
-        taken: dict[str, Any] = {}
-        machine, about = None, None
-        for name, task in named.items():
-            import tyro
-
-            kind = dataclasses.make_dataclass(
-                "density",
-                [
-                    ("task", tasks.module(task).Options),
-                    ("machine", Machine),
-                    ("about", DensityOptions),
-                ],
-                frozen=True,
-            )
-            rest = [*common, *own[name]]
-            parsed = parse(Annotated[kind, tyro.conf.OmitArgPrefixes], rest, "thicket density")
-            options = parsed.task.resolved()
-            if not taken:
-                machine, about = parsed.machine, parsed.about
-                first = {field: getattr(options, field) for field in _POPULATION}
-            taken[name] = dataclasses.replace(options, **first)
-        assert machine is not None and about is not None
-        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        out = pathlib.Path(about.out or f"runs/density-{stamp}")
-        command = shlex.join(["thicket", "density", *words])
-        _survey(out, named, taken, machine, about.margins, command)
-
-
-def _survey(
-    out: pathlib.Path,
-    named: dict[str, str],
-    options: dict[str, Any],
-    machine: Machine,
-    margins: tuple[float, ...],
-    command: str,
-) -> None:
-    """Runs the tasks that have not run, and writes what all of them say together."""
-    from thicket_jax import run_record, runlog, survey
-
-    if machine.distributed or machine.coordinator is not None:
-        raise ArgumentError(
-            "thicket density runs in one process; run the tasks with thicket run into one folder "
-            "each of --out, and thicket density reads them"
-        )
-    for name, task in named.items():
-        place = out / name
-        if (place / "results.json").exists():
-            stored = runlog.read_json(place / "config.json")
-            wanted = {"task": task, "options": _as_json(options[name])}
-            other = runlog.differences({key: stored.get(key) for key in wanted}, wanted)
-            if other:
-                raise RunError(f"{place} is another run: {other[0]}; use another --out")
-            if not machine.quiet:
-                _say(f"{name}: {place} is finished")
-            continue
-        began = (place / "config.json").exists()
-        _search(task, options[name], None, machine, place, began, command)
-    found = survey.write({name: run_record.load(out / name) for name in named}, out, margins)
-    for line in survey.lines(found):
-        print(line)
-    print(f"report: {out / 'report.html'}")
+        asked = density_command.read(words)
+        launching.start_devices(asked.machine)
+        say = _quiet if asked.machine.quiet else _say
+        for line in density_command.execute(asked, _search, say):
+            print(line)
 
 
 def _resume(words: list[str]) -> None:
@@ -236,27 +162,8 @@ def _resume(words: list[str]) -> None:
         machine = parse(Machine, rest, "thicket resume RUN")
         run_dir = pathlib.Path(folder)
         config = runlog.read_json(run_dir / "config.json")
-        options, rule = _stored_options(run_dir, config), _stored_rule(run_dir, config)
+        options, rule = launching.stored_options(run_dir, config), _stored_rule(run_dir, config)
         _search(config["task"], options, rule, machine, run_dir, True, config.get("command", ""))
-
-
-def _stored_options(run_dir: pathlib.Path, config: dict[str, Any]) -> Any:
-    """Rebuilds a task's options from config.json."""
-    if config.get("task") not in tasks.REGISTRY:
-        raise RunError(
-            f"{run_dir} is a run of {config.get('task')!r}, which is no task of the command line; "
-            "use tj.randopt with resume=True, or thicket_jax.export, from the program that made it"
-        )
-    stored = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in config["options"].items()
-    }
-    try:
-        return tasks.module(config["task"]).Options(**stored)
-    except TypeError as error:
-        raise RunError(
-            f"{run_dir / 'config.json'} has options that this release does not know: {error}"
-        ) from None
 
 
 def _stored_rule(run_dir: pathlib.Path, config: dict[str, Any]) -> "Rule | None":
@@ -283,12 +190,11 @@ def _search(
     from thicket_jax import runlog
 
     block_size = read_block_size(machine.block_size)
-    _start_devices(machine)
+    launching.start_devices(machine)
     import jax
 
     from thicket_jax import search
     from thicket_jax.experts import PRNGS, population
-    from thicket_jax.noise import Noise
 
     first = jax.process_index() == 0
     if first and not resume:
@@ -300,13 +206,7 @@ def _search(
         jax.random.key(options.seed, impl=options.prng),
         options.num,
         options.sigma,
-        noise=Noise(
-            options.noise,
-            options.where,
-            options.scale,
-            rank=options.rank,
-            factors=options.factors,
-        ),
+        noise=options.law(),
         antithetic=options.antithetic,
     )
     say = _quiet if machine.quiet or not first else _say
@@ -319,7 +219,7 @@ def _search(
     about = {
         "task": name,
         "model": task.model,
-        "options": _as_json(options),
+        "options": options.to_json(),
         "notes": list(task.notes),
         "command": command,
         "task_provenance": dict(task.provenance),
@@ -350,43 +250,6 @@ def _search(
         say(f"{name}: {tally.line()}")
     if first:
         _print_table(found.table, run_dir)
-
-
-def _as_json(options: Any) -> dict[str, Any]:
-    values = dataclasses.asdict(options)
-    if options.noise != "low_rank":
-        del values["rank"], values["factors"]
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-
-def _start_devices(machine: Machine) -> None:
-    """Splits a CPU into devices and connects processes, before anything touches a device."""
-    import jax
-
-    if machine.cpu_devices < 0:
-        raise ArgumentError(f"--cpu-devices {machine.cpu_devices} must be 0 or more")
-    if machine.backend != "none":
-        count = machine.cpu_devices or min(len(os.sched_getaffinity(0)), _CPU_DEVICES)
-        # Refused once devices exist, as in a program that calls main() after using JAX.
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", count)
-    named = (machine.coordinator, machine.processes, machine.process_id)
-    if machine.distributed and any(value is not None for value in named):
-        raise ArgumentError(
-            "--distributed finds the processes by itself; leave out --coordinator, --processes "
-            "and --process-id"
-        )
-    if machine.distributed:
-        jax.distributed.initialize()
-    elif any(value is not None for value in named):
-        if any(value is None for value in named):
-            raise ArgumentError("--coordinator, --processes and --process-id go together")
-        assert machine.processes is not None and machine.process_id is not None
-        if not 0 <= machine.process_id < machine.processes:
-            raise ArgumentError(
-                f"--process-id {machine.process_id} must be 0 to {machine.processes - 1}"
-            )
-        jax.distributed.initialize(machine.coordinator, machine.processes, machine.process_id)
 
 
 def _say(text: str) -> None:
@@ -498,6 +361,17 @@ def _report(words: list[str]) -> None:
         _print_table(table, run_dir)
 
 
+def _landscape(words: list[str]) -> None:
+    with _help_is_fine():
+        if words and words[0] in ("-h", "--help"):
+            print(landscape_command.USAGE)
+        runs, rest = landscape_command.split_runs(words)
+        options = parse(landscape_command.Options, rest, "thicket landscape RUN")
+        say = _quiet if options.quiet else _say
+        for line in landscape_command.make(runs, options, say):
+            print(line)
+
+
 def _export(words: list[str]) -> None:
     from thicket_jax import export, runlog
 
@@ -508,7 +382,7 @@ def _export(words: list[str]) -> None:
             raise ArgumentError("thicket export takes either --rank or --merge")
         run_dir = pathlib.Path(folder)
         config = runlog.read_json(run_dir / "config.json")
-        stored = _stored_options(run_dir, config)
+        stored = launching.stored_options(run_dir, config)
         module = tasks.module(config["task"])
         if hasattr(module, "base_params"):
             params = module.base_params(stored)

@@ -164,7 +164,7 @@ class Noise:
         if self.masses and self.scale != MODULAR:
             raise ArgumentError(f"masses belong to scale={MODULAR!r}, not to {self.scale!r}")
         for mass in self.masses:
-            if not (isinstance(mass, tuple) and len(mass) == 2 and mass[1] > 0):
+            if not (isinstance(mass, tuple) and len(mass) == 2 and _positive(mass[1])):
                 raise ArgumentError(
                     f"masses entry {mass!r} must be (regular expression, positive number)"
                 )
@@ -216,6 +216,11 @@ def unoriented(letters: str) -> str:
     letters = letters.replace("e", "r")
     sides = letters.replace("b", "")
     return letters.translate(str.maketrans("rc", "cr")) if sides[:1] == "c" else letters
+
+
+def _positive(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 < value < math.inf
 
 
 def _check_expression(name: str, text: Any) -> None:

@@ -317,6 +317,42 @@ def apply_noise(params: Any, expert: Population, scales: tuple[Any, ...]) -> Any
     return jax.tree_util.tree_unflatten(ready.structure, out)
 
 
+def apply_sum(params: Any, terms: Population, scales: tuple[Any, ...]) -> Any:
+    """Computes θ + Σ_m (sign_m·σ_m·scale)·ε_m over M experts; pure, for use inside jit and vmap.
+
+    Added one after another in float32 (float64 leaves: in float64) and rounded once to the leaf's
+    dtype. A term of σ = 0 adds nothing, so that a sum with one other term has the bits of that
+    expert. Noise of a low-rank law is built.
+
+    Args:
+      params: θ.
+      terms: M experts.
+      scales: `leaf_scales(params, terms.noise)`.
+
+    Returns:
+      A pytree like `params`. Memory: one copy of the perturbed leaves in float32, and one more.
+    """
+    law = plan(params, terms.noise)
+    leaves, structure = jax.tree_util.tree_flatten(params)
+    wide = [
+        jnp.asarray(x).astype(sum_dtype(jnp.asarray(x).dtype)) if use else x
+        for x, use in zip(leaves, law.chosen, strict=True)
+    ]
+
+    def add(moved: list[Any], row: tuple) -> tuple[list[Any], None]:
+        tree = jax.tree_util.tree_unflatten(structure, moved)
+        ids, sigmas, signs = row
+        expert = Population(terms.key, ids, sigmas, signs, terms.noise)
+        return jax.tree_util.tree_leaves(apply_noise(tree, expert, scales)), None
+
+    moved, _ = jax.lax.scan(add, wide, (terms.ids, terms.sigmas, terms.signs))
+    out = [
+        m.astype(jnp.asarray(x).dtype) if use else x
+        for m, x, use in zip(moved, leaves, law.chosen, strict=True)
+    ]
+    return jax.tree_util.tree_unflatten(structure, out)
+
+
 _perturb = jax.jit(apply_noise)
 
 

@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from thicket_jax import analysis, baselines, ensembles, figures, report_html, report_text
+from thicket_jax import (
+    analysis,
+    baselines,
+    ensembles,
+    figures,
+    landscape_figure,
+    landscape_page,
+    report_html,
+    report_text,
+)
 from thicket_jax.baselines import Voted
 from thicket_jax.ensembles import Combine
 from thicket_jax.errors import ArgumentError, RunError
@@ -206,10 +215,15 @@ def write(
     shown = figures.draw(known, results, pictures)
     if draw is not None:
         shown += draw(record, pictures)
-    blocks = report_text.compose(known, results, shown)
+    landscapes = landscape_page.load_all(folder)
+    drawn = [landscape_page.picture_name(found) for found in landscapes]
+    for found, name in zip(landscapes, drawn, strict=True):
+        landscape_figure.draw(found, pictures / name)
+    blocks = report_text.compose(known, results, shown, landscape_page.sections(landscapes))
     (folder / "report.md").write_text(report_html.to_markdown(blocks), encoding="utf-8")
     (folder / "report.html").write_text(report_html.to_html(blocks, pictures), encoding="utf-8")
-    names = ["results.json", *(f"figures/{name}" for name, _ in shown), "report.md", "report.html"]
+    drawn = [*(name for name, _ in shown), *drawn]
+    names = ["results.json", *(f"figures/{name}" for name in drawn), "report.md", "report.html"]
     return [folder / name for name in names]
 
 

@@ -1,7 +1,7 @@
 """A report's blocks as one HTML file, with its figures inside, and as Markdown.
 
-The HTML refers to nothing outside itself: no script, no font, no network. Every piece of text is
-escaped, as some of it comes from data.
+The HTML refers to nothing outside itself: no font, no network, and no script but those of its
+interactive pictures, which are inside it. Every piece of text is escaped, as some comes from data.
 """
 
 import base64
@@ -51,6 +51,14 @@ figcaption { color: var(--soft); font-size: .88rem; margin-top: .55rem; }
 pre { background: var(--tint); border-radius: .5rem; padding: .8rem 1rem; white-space: pre-wrap;
   overflow-wrap: anywhere; font: .88rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 summary { cursor: pointer; color: var(--accent); margin: 1.2rem 0 .4rem; }
+canvas { display: block; margin: 0 auto; max-width: 100%; border-radius: .3rem; cursor: crosshair; }
+canvas:focus-visible { outline: 2px solid var(--accent); }
+.landscape-view, .landscape-readout { text-align: center; }
+.landscape-readout { min-height: 3.1em; font-variant-numeric: tabular-nums; }
+.landscape-key { display: flex; flex-wrap: wrap; justify-content: center; gap: .2rem .5rem;
+  color: var(--soft); font-size: .85rem; align-items: center; }
+.landscape-swatch { display: inline-block; width: .9rem; height: .9rem; margin: 0 .35rem 0 .6rem;
+  border: 1px solid var(--line); vertical-align: -.12rem; }
 @media (prefers-color-scheme: dark) { img { padding: .5rem; } }
 @media print { main { max-width: none; padding: 0; } figure, table { break-inside: avoid; } }
 """
@@ -112,13 +120,24 @@ class Picture:
 
 
 @dataclasses.dataclass(frozen=True)
+class Interactive:
+    """A picture that answers the pointer: `html` as it is, with its data and script inside.
+
+    `picture` is its still form, for Markdown and for readers without scripts.
+    """
+
+    html: str
+    picture: Picture
+
+
+@dataclasses.dataclass(frozen=True)
 class Code:
     """Lines to type."""
 
     text: str
 
 
-Block = Title | Heading | Paragraph | Bullets | Tiles | Table | Picture | Code
+Block = Title | Heading | Paragraph | Bullets | Tiles | Table | Picture | Interactive | Code
 
 
 def to_html(blocks: Sequence[Block], pictures: pathlib.Path) -> str:
@@ -161,6 +180,13 @@ def _html(block: Block, pictures: pathlib.Path) -> str:
             data = _picture(pictures / name)
             return (
                 f'<figure><img alt="{esc(caption)}" src="data:image/png;base64,{data}">'
+                f"<figcaption>{esc(caption)}</figcaption></figure>"
+            )
+        case Interactive(inside, Picture(name, caption)):
+            data = _picture(pictures / name)
+            return (
+                f'<figure>{inside}<noscript><img alt="{esc(caption)}" '
+                f'src="data:image/png;base64,{data}"></noscript>'
                 f"<figcaption>{esc(caption)}</figcaption></figure>"
             )
         case Code(text):
@@ -214,6 +240,8 @@ def _markdown(block: Block) -> str:
             return f"### {_plain(folded)}\n\n{text}" if folded else text
         case Picture(name, caption):
             return f"![{_plain(name)}](figures/{name})\n\n*{_plain(caption)}*"
+        case Interactive(_, picture):
+            return _markdown(picture)
         case Code(text):
             return "\n".join(f"    {line}" for line in text.splitlines())
 

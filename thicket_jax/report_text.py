@@ -61,7 +61,10 @@ def verdict(results: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def compose(
-    record: RunRecord, results: Mapping[str, Any], shown: Sequence[tuple[str, str]]
+    record: RunRecord,
+    results: Mapping[str, Any],
+    shown: Sequence[tuple[str, str]],
+    landscapes: Sequence[Block] = (),
 ) -> list[Block]:
     """Returns the report as blocks, from the headline to the provenance.
 
@@ -69,6 +72,7 @@ def compose(
       record: the run.
       results: what `report.build_results` returned.
       shown: (file name, caption) of each figure.
+      landscapes: sections on planes through θ.
     """
     pictures = {name: Picture(name, caption) for name, caption in shown}
 
@@ -86,6 +90,7 @@ def compose(
     blocks += [Heading("Density around the base"), _density(record, results)]
     blocks += [Paragraph(_about_density(record, results)), *density]
     blocks += [Heading("Best experts"), _best(record), *best]
+    blocks += landscapes
     if record.config.get("notes"):
         blocks += [Heading("Notes"), Bullets(tuple(map(str, record.config["notes"])))]
     blocks += [Heading("How to reproduce it"), *_reproduce(record)]

@@ -265,6 +265,9 @@ def most_per_call(num: int) -> int:
 
 def check_new(run_dir: pathlib.Path) -> None:
     """Raises `RunError` if a run directory cannot be made at `run_dir`."""
+    file = next((part for part in run_dir.parents if part.exists() and not part.is_dir()), None)
+    if file is not None:
+        raise RunError(f"run directory {run_dir} cannot be made: {file} is a file; choose another")
     if not run_dir.exists():
         return
     if (run_dir / "config.json").exists():

@@ -121,8 +121,11 @@ def clusters(percentiles: np.ndarray, count: int | None = None, seed: int = 0) -
 def _kmeans(points: np.ndarray, count: int, seed: int) -> Clusters:
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
+    from threadpoolctl import threadpool_limits
 
-    labels = KMeans(count, n_init=10, random_state=seed).fit(points).labels_
+    # On so few points the threads wait for each other: 30 times as long beside other work.
+    with threadpool_limits(1):
+        labels = KMeans(count, n_init=10, random_state=seed).fit(points).labels_
     sizes = np.bincount(labels, minlength=count)
     # Equal sizes keep the order of their first experts, not that of the random starts.
     first = np.array([np.flatnonzero(labels == c)[0] for c in range(count)])

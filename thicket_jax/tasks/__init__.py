@@ -16,6 +16,7 @@ The registry names modules and imports none of them, so listing the tasks costs 
 import dataclasses
 import importlib
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ import numpy as np
 from thicket_jax.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from thicket_jax.noise import Noise
     from thicket_jax.problem import Problem
 
 REGISTRY: dict[str, tuple[str, str]] = {
@@ -84,6 +86,9 @@ class Options:
     """Law of the two factors, with --noise low_rank: gaussian or rademacher."""
     scale: str = "absolute"
     """absolute, relative (to each leaf's root mean square), or modular (σ is a step's norm)."""
+    masses: str | None = None
+    """With --scale modular: EXPRESSION=FACTOR on sigma for the leaves in whose path the regular
+    expression is found; several with commas, the first that is found counts."""
     where: str | None = None
     """Regular expression on leaf paths; default: every floating leaf."""
     antithetic: bool = False
@@ -105,11 +110,48 @@ class Options:
         """Returns the options with every default that depends on another option filled in."""
         return self
 
+    def law(self) -> "Noise":
+        """Returns the noise law that the options name."""
+        from thicket_jax.noise import Noise
+
+        return Noise(
+            self.noise,
+            self.where,
+            self.scale,
+            rank=self.rank,
+            factors=self.factors,
+            masses=_masses(self.masses),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the options as a JSON object, without those that the noise law does not have."""
+        values = dataclasses.asdict(self)
+        if self.noise != "low_rank":
+            del values["rank"], values["factors"]
+        if self.masses is None:
+            del values["masses"]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
     def cache_folder(self) -> pathlib.Path:
         """Returns the folder for base models and prepared data sets."""
         if self.cache is not None:
             return pathlib.Path(self.cache).expanduser().resolve()
         return pathlib.Path.home() / ".cache" / "thicket_jax"
+
+
+def _masses(text: str | None) -> tuple[tuple[str, float], ...]:
+    """Reads --masses; an expression may hold commas and equals signs, a factor may not."""
+    if text is None:
+        return ()
+    found = list(re.finditer(r"([^=,].*?)=([^=,]*)(?:,(?=.)|$)", text))
+    try:
+        if "".join(match[0] for match in found) != text or not found:
+            raise ValueError
+        return tuple((match[1], float(match[2])) for match in found)
+    except ValueError:
+        raise ArgumentError(
+            f"--masses {text!r} must be EXPRESSION=FACTOR, several with commas, such as embed=0.5"
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True)
