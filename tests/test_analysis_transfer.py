@@ -186,6 +186,16 @@ def test_held_out_correlation():
     assert -1 <= r <= 1
 
 
+def test_held_out_correlation_covers_the_truth():
+    # Halves of 8 items have the reliability 8/(8 + 8) = .5; ranks 6/π·asin(.25).
+    rng, hits, truth = np.random.default_rng(10), 0, 6 / math.pi * math.asin(0.25)
+    for i in range(300):
+        items = rng.normal(size=(60, 1)) + math.sqrt(8) * rng.normal(size=(60, 16))
+        low, high = transfer.held_out_correlation(items, seed=i)[1]
+        hits += low <= truth <= high
+    assert 0.91 < hits / 300 < 0.985
+
+
 def test_control_of_a_record():
     run = kept_run()
     found = transfer.control_of_record(run, draws=2000)

@@ -40,6 +40,11 @@ def test_discordance_tells_generalists_from_specialists(tmp_path):
         scores = runs[name].scores
         assert task["density"][0]["fraction_ge"] == (scores[:30] >= runs[name].base_score).mean()
         assert task["reliability"][0]["value"] > 0.9
+        chosen = task["selection"]
+        assert chosen["k"] == 10 and chosen["held_out"]["value"] > 0.8 and chosen["test"] is None
+        assert chosen["control"]["p_value"] < 0.01 and "exceedances" in chosen["tail"]["why"]
+        assert [row["items"] for row in chosen["regret"]] == [1, 2, 4]
+        assert chosen["needed"] < 60 and chosen["best_of"][-1]["n"] == 60
     assert sum(found["specialists"]["clusters"]["sizes"]) == 60
     stored = json.loads((tmp_path / "density.json").read_text())
     assert stored["num"] == 60 and list(stored["tasks"]) == ["one", "two", "other"]
