@@ -179,7 +179,7 @@ def _present(table: dict[str, Any], folder: pathlib.Path, into_readme: bool) -> 
         replace_between(HERE / "README.md", "table", text)
     for row in table["verdicts"]:
         print(
-            f"{row['setting']}, {row['score']}: density {row['density']}, "
+            f"{row['setting']}, {row['score']} {row['better']}: density {row['density']}, "
             f"discordance {row['discordance']['word']}"
         )
     print(f"wrote {folder / 'table.json'}, table.md, density.png and discordance.png")

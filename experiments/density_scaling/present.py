@@ -19,11 +19,13 @@ def tables(table: Mapping[str, Any]) -> str:
     records = table["records"]
     counts, settings = table["identity"]["counts"], table["identity"]["settings"]
     parts = [
+        _sentences(table),
         _claims(table),
         f"N = {counts['num']} experts of each setting, {counts['items']} test lines of each task. "
         "`sigma` settings are absolute, `KL` settings have the sigma at which an expert moves the "
-        "logits of the answers by so many nats a token. τ is Kendall's, of the share of experts "
-        "better than the base with the number of parameters; in brackets its p.",
+        "logits of the answers by so many nats a token. > counts experts that are better than "
+        "their base, ≥ also those that are as good. τ is Kendall's, of their share with the number "
+        "of parameters; in brackets its p.",
         "**Trend of the density with the number of parameters**\n\n" + _trends(table),
         "**The models** (means over seeds)\n\n" + _models(records),
     ]
@@ -45,6 +47,39 @@ def tables(table: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def _sentences(table: Mapping[str, Any]) -> str:
+    """What the smallest and the largest model have, as sentences."""
+    records = table["records"]
+    sizes = _sizes(records)
+    said = []
+    for setting in table["identity"]["settings"]:
+        parts = []
+        for score, which, name in (
+            ("accuracy", "ge", "as accurate as their base or more"),
+            ("accuracy", "gt", "more accurate"),
+            ("likelihood", "gt", "better by likelihood"),
+        ):
+            ends = []
+            for size in (sizes[0], sizes[-1]):
+                own = _own(records, "trained", parameters=size, setting=setting)
+                names = own[0][score]["tasks"]
+                found = [_better(r, score, task, which) for r in own for task in names]
+                ends.append(f"{100 * np.mean(found):.0f} %")
+            parts.append(f"{name}: {ends[0]} and {ends[1]}")
+        values = [
+            r["likelihood"]["discordance"]["value"]
+            for r in _own(records, "trained", setting=setting)
+        ]
+        known = [v for v in values if v is not None]
+        spread = f"{min(known):.2f} to {max(known):.2f}" if known else "not defined"
+        said.append(
+            f"* {setting}: experts around the smallest ({size_name(sizes[0])}) and the largest "
+            f"model ({size_name(sizes[-1])}), means over tasks and seeds, {'; '.join(parts)}. "
+            f"Discordance by likelihood, all sizes: {spread}."
+        )
+    return "\n".join(said)
+
+
 def _claims(table: Mapping[str, Any]) -> str:
     rows = []
     for row in table["verdicts"]:
@@ -53,13 +88,13 @@ def _claims(table: Mapping[str, Any]) -> str:
         rows.append(
             [
                 row["setting"],
-                row["score"],
+                f"{row['score']}, {row['better']}",
                 f"**{row['density']}**",
                 said,
                 row["discordance"]["word"],
             ]
         )
-    head = ["setting", "score", "density grows with scale", "tasks", "discordance"]
+    head = ["setting", "score, experts counted", "density grows with scale", "tasks", "discordance"]
     return markdown_table(head, rows, left=5)
 
 
@@ -69,7 +104,7 @@ def _trends(table: Mapping[str, Any]) -> str:
     rows = []
     for row in verdicts:
         cells = [_trend(row["tasks"][name]) for name in names] + [_trend(row["discordance"])]
-        rows.append([f"{row['setting']}, {row['score']}", *cells])
+        rows.append([f"{row['setting']}, {row['score']}, {row['better']}", *cells])
     return markdown_table(["setting, score", *names, "D"], rows)
 
 
@@ -306,6 +341,9 @@ def _draw_discordance(table: Mapping[str, Any], path: pathlib.Path) -> None:
             panels[0].plot([size] * len(own), [r["curve"]["final"] for r in own], "o",
                            ms=4, color=COLOURS["truth"], alpha=0.7)  # fmt: skip
         panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_formatter("{x:g}")
+        panels[0].yaxis.set_minor_formatter("{x:g}")
+        panels[0].tick_params(axis="y", which="both", labelsize=7.5)
         panels[0].set_title("the models", loc="left")
         panels[0].set_ylabel("training loss of the answers, nats a token")
         for axes, score in zip(panels[1:], SCORES, strict=True):
@@ -324,8 +362,8 @@ def _draw_discordance(table: Mapping[str, Any], path: pathlib.Path) -> None:
                     axes.plot([size * shift] * len(values), values, marker, ms=3.6, color=colour)
                 axes.plot(np.array(sizes) * shift, means, color=colour, lw=1.5, label=setting)
             axes.axhline(1, color="#888888", lw=0.8)
-            axes.annotate("unrelated specialists", (0.99, 1), xycoords=("axes fraction", "data"),
-                          ha="right", va="bottom", fontsize=7.5, color="#666666")  # fmt: skip
+            axes.annotate("D = 1: unrelated specialists", (0.02, 0.03), xycoords="axes fraction",
+                          fontsize=7.5, color="#666666")  # fmt: skip
             axes.set_title(f"by {score}", loc="left")
             axes.set_ylabel("discordance D of the tasks")
         panels[2].sharey(panels[1])
