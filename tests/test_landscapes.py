@@ -254,5 +254,9 @@ def test_the_picture_answers_the_pointer_and_the_keys(browser, tmp_path):
         np.testing.assert_allclose(pixel(*place), alone[place[1], place[0]], atol=0.01)
 
     assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+    blocked = browser.execute_async_script(
+        "const done = arguments[0]; fetch(location.href).then(() => done(false), () => done(true))"
+    )
+    assert blocked  # the page's own policy allows no request at all
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert browser.find_elements("css selector", ".landscape b") == []

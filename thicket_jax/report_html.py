@@ -137,6 +137,9 @@ class Code:
     text: str
 
 
+# What a browser may load: what is in the page, and nothing else.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
 Block = Title | Heading | Paragraph | Bullets | Tiles | Table | Picture | Interactive | Code
 
 
@@ -151,6 +154,7 @@ def to_html(blocks: Sequence[Block], pictures: pathlib.Path) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f"<title>{html.escape(f'{title.text} · {title.over}')}</title>\n"
         f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
