@@ -1,1 +1,1 @@
-"""Needle, thicket or plateau: how dense good experts are, how far away, and what Adam makes of it."""
+"""Needle, thicket or plateau: how dense good experts are, how far away, and Adam beside them."""

@@ -95,7 +95,7 @@ def _cells(
         settings = {"num": size.num, "k": size.k, "train_items": size.train_items, "test_items": 2}
     for pairs in roll_outs.PAIRS[: 1 if quick else None]:
         for pair in pairs:
-            measure = partial(roll_outs.measure, pair, settings, size, cache)
+            measure = partial(roll_outs.measure, pair, settings, size, cache, block_size)
             yield "roll_outs", {"pair": pair}, measure
     for seed in range(seeds):
         for target in targets:

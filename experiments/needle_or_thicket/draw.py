@@ -36,23 +36,25 @@ def paper(table: Mapping[str, Any], signals: Mapping[str, Any], path: pathlib.Pa
     numbers = {row["pair"]: row for row in signals["pairs"]}
     rows = [pairs for pairs in roll_outs.PAIRS if all(pair in cells for pair in pairs)]
     with canvas(10.5, 2.25 * len(rows) + 1.1, path) as figure:
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
         panels = figure.subplots(len(rows), 3, squeeze=False, sharex=True)
         for line, pairs in enumerate(rows):
             for column, pair in enumerate(pairs):
                 axes = panels[line, column]
                 _curves(axes, cells[pair])
                 title = f"{pair.replace(':', ' → ')}\n{_numbers(numbers[pair])}"
-                axes.set_title(title, loc="left", fontsize=8.5)
                 if not line:
-                    axes.annotate(
-                        roll_outs.COLUMNS[column], (0.5, 1.38), xycoords="axes fraction",
-                        ha="center", fontsize=10.5, weight="bold",
-                    )  # fmt: skip
+                    title = f"{_bold(roll_outs.COLUMNS[column])}\n{title}"
+                axes.set_title(title, loc="left", fontsize=8.5, linespacing=1.35)
                 if line == len(rows) - 1:
                     axes.set_xlabel("x")
             panels[line, 0].set_ylabel("y")
         handles, labels = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=5)
+
+
+def _bold(words: str) -> str:
+    return "$\\bf{" + words.replace(" ", "\\ ") + "}$"
 
 
 def _numbers(row: Mapping[str, Any]) -> str:
@@ -263,8 +265,8 @@ def horizon(table: Mapping[str, Any], path: pathlib.Path) -> None:
                 axes.plot(steps, middle, color=style[0], ls=style[1], lw=1.8, label=name)
             axes.axvspan(0, trained, color="#000000", alpha=0.06, lw=0)
             axes.annotate(
-                f"trained on\n{trained} steps", (3, 0.02), xycoords=("data", "axes fraction"),
-                fontsize=8, color="#444444", va="bottom",
+                f"trained on\n{trained} steps", (3, 0.98), xycoords=("data", "axes fraction"),
+                fontsize=8, color="#444444", va="top",
             )  # fmt: skip
             axes.set(yscale="log", title=f"target: {target}", xlabel="step of the roll-out")
             axes.set_xlim(0, None)

@@ -15,7 +15,7 @@ import thicket_jax as tj
 from experiments.needle_or_thicket.size import Size
 from thicket_jax.tasks import signals
 
-COLUMNS = ("no pretraining", "pretrained on the mixture", "pretrained on the target's family")
+COLUMNS = ("no pretraining", "pretrained on the mixture", "pretrained on the target family")
 PAIRS = (
     ("xavier:one_line", "mixed:one_line", "line:one_line"),
     ("xavier:one_sinusoid", "mixed:sinusoid", "sinusoid:sinusoid"),
@@ -24,7 +24,13 @@ PAIRS = (
 """PRETRAIN:TARGET of `experiments/signals`, one row of the figure after the other."""
 
 
-def measure(pair: str, settings: dict[str, Any], size: Size, cache: str) -> dict[str, Any]:
+def measure(
+    pair: str,
+    settings: dict[str, Any],
+    size: Size,
+    cache: str,
+    block_size: int | str = "auto",
+) -> dict[str, Any]:
     """Makes the curves of one pair, seed 0, on the first test sequence.
 
     Args:
@@ -32,6 +38,7 @@ def measure(pair: str, settings: dict[str, Any], size: Size, cache: str) -> dict
       settings: of the table: `num`, `k`, `train_items`, `test_items`.
       size: of which `shown` is used: sequences that choose the experts.
       cache: folder of base models.
+      block_size: experts per vmap.
 
     Returns:
       JSON values: `truth` [70], `base` [60], `experts` [K][60] best first, `best_id`, the ids
@@ -48,9 +55,11 @@ def measure(pair: str, settings: dict[str, Any], size: Size, cache: str) -> dict
     one = jax.tree.map(lambda x: x[:1], task.test)
     key = jax.random.key(options.seed, impl=options.prng)
     experts = tj.population(key, options.num, options.sigma, noise=tj.gaussian())
-    scores = tj.score(task.score_fn, task.params, experts, few)
+    scores = tj.score(task.score_fn, task.params, experts, few, block_size=block_size)
     kept = tj.top_k(experts, scores, settings["k"])
-    answers = tj.ensemble(task.predict_fn, task.params, kept, combine=lambda x: x)(one)
+    answers = tj.ensemble(
+        task.predict_fn, task.params, kept, combine=everyone, block_size=block_size
+    )(one)
     truth = np.concatenate([np.asarray(one["context"][0]), np.asarray(one["future"][0])])
     base = np.asarray(jax.jit(task.predict_fn)(task.params, one))[0]
     return {
@@ -61,6 +70,11 @@ def measure(pair: str, settings: dict[str, Any], size: Size, cache: str) -> dict
         "experts": [_short(row[0]) for row in np.asarray(answers)],
         "seconds": time.perf_counter() - began,
     }
+
+
+def everyone(predictions: Any) -> Any:
+    """Returns the predictions of all experts [K, B, T] as they are, uncombined."""
+    return predictions
 
 
 def _short(values: np.ndarray) -> list[float | None]:

@@ -51,5 +51,5 @@ QUICK = Size(
     test_items=6,
     batch=4,
     horizons=(60, 80),
-    shown=4,
+    shown=8,
 )

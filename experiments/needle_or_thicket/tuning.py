@@ -12,6 +12,7 @@ import numpy as np
 
 import thicket_jax as tj
 from experiments.needle_or_thicket import adam, bases, flops
+from experiments.needle_or_thicket.roll_outs import everyone
 from experiments.needle_or_thicket.size import PAPER_SIGMA, Size
 from experiments.needle_or_thicket.verdict import CEILING, FLOOR
 from thicket_jax.analysis import paired_difference
@@ -43,7 +44,7 @@ def measure(
     experts = tj.population(jax.random.key(seed), size.num, PAPER_SIGMA["mixture"])
     scores = tj.score(task.score_fn, task.params, experts, task.train, block_size=block_size)
     kept = tj.top_k(experts, scores, size.k)
-    answers = tj.ensemble(roll_out, task.params, kept, combine=_everyone, block_size=block_size)(
+    answers = tj.ensemble(roll_out, task.params, kept, combine=everyone, block_size=block_size)(
         test
     )
     searched = time.perf_counter() - began
@@ -58,7 +59,7 @@ def measure(
     }
     chosen = {}
     for name, candidates in tried.items():
-        rate, params, cost, train_error = min(candidates, key=lambda c: (c[3], c[0]))
+        rate, params, cost, _ = min(candidates, key=lambda c: (c[3], c[0]))
         outputs[name] = (_roll(params, test), cost, 1)
         chosen[name] = {
             "rate": rate,
@@ -108,9 +109,10 @@ def _adams(
     points = jnp.concatenate([train["context"], train["future"]], 1)
     found: dict[str, list[Any]] = {}
     for kind, device in zip(adam.KINDS, (jax.devices()[0], jax.devices()[-1]), strict=True):
-        at, sequences = jax.device_put((params, points), device)
+        begin = jax.device_put((params, adam.begin(params)), device)
+        sequences = jax.device_put(points, device)
         for rate in size.learning_rates:
-            ends, theta, state = [], at, adam.begin(at)
+            ends, (theta, state) = [], begin
             for rows in thirds:
                 theta, state = adam.train(theta, state, sequences, rows, np.float32(rate), kind)
                 ends.append(theta)
@@ -135,10 +137,6 @@ _roll_out = jax.jit(roll_out)
 
 def _roll(params: Any, batch: Any) -> np.ndarray:
     return np.asarray(_roll_out(jax.device_get(params), batch))
-
-
-def _everyone(predictions: Any) -> Any:
-    return predictions
 
 
 def _squared(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
