@@ -146,10 +146,13 @@ def _present(
     from thicket_jax import runlog
 
     size = table["settings"]
-    table["pooled"] = summary.pool(table["neighbourhoods"], size["margins"])
-    table["density_verdicts"] = verdict.judge_density(table["pooled"], size["k"], size["num"])
+    pooled = summary.pool(table["neighbourhoods"], size["margins"])
+    table["density_verdicts"] = verdict.judge_density(pooled, size["k"], size["num"])
     table["tuning_verdicts"] = verdict.judge_tuning(table["tunings"])
+    # Of the pooled shares, the file has those that are judged; the counts of all are in the cells.
+    table["pooled"] = [row for row in pooled if row["margin"] == verdict.GOOD]
     runlog.write_json(folder / "table.json", table)
+    table = {**table, "pooled": pooled}
     texts = present.tables(table)
     whole = "\n\n".join(texts.values())
     (folder / "table.md").write_text(whole + "\n")

@@ -21,6 +21,7 @@ LABEL = {
     "mixture": "pretrained on the mixture",
     "matched": "pretrained on the target's family",
 }
+_ASIDE = {"random": 0.94, "mixture": 1.0, "matched": 1.06}  # so that intervals stand side by side
 _STYLES = {
     "base": ("#0072b2", (0, (4, 1.5))),
     "best expert": ("#e69f00", "-"),
@@ -88,7 +89,7 @@ def density(table: Mapping[str, Any], path: pathlib.Path) -> None:
     """Draws δ against σ, at equal change of the function, and against the margin."""
     pooled = table["pooled"]
     targets = list(dict.fromkeys(row["target"] for row in pooled))
-    with canvas(3.5 * max(2, len(targets)), 8.4, path) as figure:
+    with canvas(3.5 * max(2, len(targets)), 9.0, path) as figure:
         panels = figure.subplots(4, len(targets), squeeze=False, sharey="row")
         for column, target in enumerate(targets):
             own = [row for row in pooled if row["target"] == target]
@@ -100,7 +101,7 @@ def density(table: Mapping[str, Any], path: pathlib.Path) -> None:
             ):
                 kind = "ge" if margin else "gt"
                 _shares(panels[line, column], table, own, target, "sigma", margin, kind)
-                panels[line, column].set_xlabel("σ (distance ‖θ′ − θ‖ ≈ 226 σ)")
+                panels[line, column].set_xlabel(_sigma_words(table))
                 panels[line, 0].set_ylabel(f"share of experts\n{name}")
             _shares(panels[2, column], table, own, target, "change", GOOD, "ge")
             panels[2, column].set_xlabel("change of the next value, root mean square")
@@ -109,6 +110,12 @@ def density(table: Mapping[str, Any], path: pathlib.Path) -> None:
             panels[3, 0].set_ylabel("δ(m) at the paper's σ")
             panels[0, column].set_title(f"target: {target}")
         _legend(figure, panels[0, 0])
+
+
+def _sigma_words(table: Mapping[str, Any]) -> str:
+    """σ, and how far a step of it is: ‖ε‖ of so many parameters is near the root of their number."""
+    root = math.sqrt(table["neighbourhoods"][0]["parameters"])
+    return f"σ (distance ‖θ′ − θ‖ ≈ {root:.0f} σ)"
 
 
 def _shares(
@@ -131,22 +138,40 @@ def _shares(
         rows.sort(key=lambda row: row[at])
         if not rows:
             continue
-        x = [row[at] for row in rows]
-        low, high = zip(*(row[f"interval_{kind}"] for row in rows), strict=True)
-        y = [row[f"fraction_{kind}"] for row in rows]
-        axes.fill_between(x, low, high, color=COLOUR[base], alpha=0.18, lw=0)
-        axes.plot(x, y, MARK[base] + "-", color=COLOUR[base], ms=4, lw=1.6, label=LABEL[base])
+        _points(axes, [row[at] * _ASIDE[base] for row in rows], rows, base, kind)
         for cell in table["neighbourhoods"]:
             if (cell["base"], cell["target"]) != (base, target):
                 continue
             single = [r for r in cell["rows"] if (r["change"] is None) == (at == "sigma")]
             single.sort(key=lambda row: row[at])
             shares = [row[kind][place] / row["n"] for row in single]
-            axes.plot([r[at] for r in single], shares, color=COLOUR[base], lw=0.6, alpha=0.6)
+            axes.plot([r[at] for r in single], shares, color=COLOUR[base], lw=0.6, alpha=0.5)
     size = table["settings"]
     if margin:
-        axes.axhline(size["k"] / size["num"], color="#888888", lw=0.8, ls=":")
+        share = size["k"] / size["num"]
+        axes.axhline(share, color="#333333", lw=0.9, ls=":")
+        axes.annotate(
+            "K/N", (1, share), xycoords=("axes fraction", "data"), xytext=(-2, 2),
+            textcoords="offset points", ha="right", fontsize=8, color="#333333",
+        )  # fmt: skip
     axes.set_xscale("log")
+    _share_axis(axes)
+
+
+def _points(
+    axes: Any, x: Sequence[float], rows: Sequence[Mapping[str, Any]], base: str, kind: str
+) -> None:
+    """A line through shares, with their intervals."""
+    y = np.array([row[f"fraction_{kind}"] for row in rows])
+    low, high = np.array([row[f"interval_{kind}"] for row in rows]).T
+    axes.errorbar(
+        x, y, [np.maximum(y - low, 0), np.maximum(high - y, 0)], fmt=MARK[base] + "-", ms=4,
+        lw=1.6, elinewidth=0.9, capsize=1.8, color=COLOUR[base], label=LABEL[base],
+    )  # fmt: skip
+
+
+def _share_axis(axes: Any) -> None:
+    """Logarithmic down to one percent, and linear below, so that zero has a place."""
     axes.set_yscale("symlog", linthresh=0.01, linscale=0.5)
     axes.set_ylim(-0.001, 1.0)
     axes.set_yticks([0, 0.01, 0.1, 1], ["0", "1 %", "10 %", "100 %"])
@@ -160,16 +185,10 @@ def _margins(axes: Any, pooled: Sequence[Mapping[str, Any]]) -> None:
         rows.sort(key=lambda row: row["margin"])
         if not rows:
             continue
-        x = [row["margin"] for row in rows]
-        low, high = zip(*(row["interval_ge"] for row in rows), strict=True)
-        axes.fill_between(x, low, high, color=COLOUR[base], alpha=0.18, lw=0)
-        y = [row["fraction_ge"] for row in rows]
-        axes.plot(x, y, MARK[base] + "-", color=COLOUR[base], ms=4, lw=1.6)
+        aside = 0.2 * (_ASIDE[base] - 1)
+        _points(axes, [row["margin"] + aside for row in rows], rows, base, "ge")
     axes.set_xlabel("margin m: error at most (1 − m) of the base's")
-    axes.set_yscale("symlog", linthresh=0.01, linscale=0.5)
-    axes.set_ylim(-0.001, 1.0)
-    axes.set_yticks([0, 0.01, 0.1, 1], ["0", "1 %", "10 %", "100 %"])
-    axes.grid()
+    _share_axis(axes)
 
 
 def distance(table: Mapping[str, Any], path: pathlib.Path) -> None:
@@ -186,16 +205,16 @@ def distance(table: Mapping[str, Any], path: pathlib.Path) -> None:
                 axes.axhline(1, color="#555555", lw=0.8)
                 axes.set_xscale("log")
                 axes.set_yscale("log")
-                axes.set_ylim(3e-3, 3e4)
+                axes.set_ylim(2e-2, 3e4)
                 axes.grid()
                 panels[line, 0].set_ylabel("error over the base's error")
             panels[0, column].set_title(f"target: {target}")
-            panels[0, column].set_xlabel("σ (distance ‖θ′ − θ‖ ≈ 226 σ)")
+            panels[0, column].set_xlabel(_sigma_words(table))
             panels[1, column].set_xlabel("change of the next value, root mean square")
         axes = panels[0, 0]
         axes.fill_between([], [], [], color="#888888", alpha=0.25, lw=0, label="10 to 90 %")
         axes.plot([], [], color="#444444", lw=1.7, label="median")
-        axes.plot([], [], ":", color="#444444", lw=1.3, label="best of each seed")
+        axes.plot([], [], ":", color="#444444", lw=1.3, label="best")
         _legend(figure, axes)
 
 
