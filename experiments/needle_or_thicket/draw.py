@@ -113,7 +113,7 @@ def density(table: Mapping[str, Any], path: pathlib.Path) -> None:
 
 
 def _sigma_words(table: Mapping[str, Any]) -> str:
-    """σ, and how far a step of it is: ‖ε‖ of so many parameters is near the root of their number."""
+    """σ, and how far that is: ‖ε‖ is near the root of the number of parameters."""
     root = math.sqrt(table["neighbourhoods"][0]["parameters"])
     return f"σ (distance ‖θ′ − θ‖ ≈ {root:.0f} σ)"
 
@@ -151,8 +151,8 @@ def _shares(
         share = size["k"] / size["num"]
         axes.axhline(share, color="#333333", lw=0.9, ls=":")
         axes.annotate(
-            "K/N", (1, share), xycoords=("axes fraction", "data"), xytext=(-2, 2),
-            textcoords="offset points", ha="right", fontsize=8, color="#333333",
+            "K/N", (1, share), xycoords=("axes fraction", "data"), xytext=(3, -3),
+            textcoords="offset points", ha="left", fontsize=8, color="#333333",
         )  # fmt: skip
     axes.set_xscale("log")
     _share_axis(axes)
