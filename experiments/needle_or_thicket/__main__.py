@@ -153,7 +153,7 @@ def _present(
     table["pooled"] = [row for row in pooled if row["margin"] == verdict.GOOD]
     runlog.write_json(folder / "table.json", table)
     table = {**table, "pooled": pooled}
-    texts = present.tables(table)
+    texts = present.tables(table, signals)
     whole = "\n\n".join(texts.values())
     (folder / "table.md").write_text(whole + "\n")
     draw.paper(table, signals, folder / "paper.png")

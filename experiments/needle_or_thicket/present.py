@@ -14,15 +14,29 @@ from thicket_jax.report_numbers import sigma_label
 PARTS = ("roll_outs", "neighbourhoods", "tunings")
 
 
-def tables(table: Mapping[str, Any]) -> dict[str, str]:
-    """Returns Markdown by the name of the place that it has in the README."""
+def tables(table: Mapping[str, Any], signals: Mapping[str, Any]) -> dict[str, str]:
+    """Returns Markdown by the name of the place that it has in the README.
+
+    Args:
+      table: the experiment's.
+      signals: that of `experiments/signals`.
+    """
     return {
+        "picture": _picture(table, signals),
         "verdicts": _verdicts(table),
         "density": _density(table),
         "change": _change(table),
         "tuning": _tuning(table),
         "cost": _cost(table),
     }
+
+
+def _picture(table: Mapping[str, Any], signals: Mapping[str, Any]) -> str:
+    """How often the few sequences chose the expert that all of them had chosen."""
+    best = {run["pair"]: run["best"]["id"] for run in signals["runs"] if run["seed"] == 0}
+    cells = table["roll_outs"]
+    same = sum(cell["best_id"] == best[cell["pair"]] for cell in cells)
+    return f"The best expert of a panel is the best of the table's run in {same} of {len(cells)}."
 
 
 def _verdicts(table: Mapping[str, Any]) -> str:
