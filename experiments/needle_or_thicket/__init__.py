@@ -1,0 +1,1 @@
+"""Needle, thicket or plateau: how dense good experts are, how far away, and Adam beside them."""
