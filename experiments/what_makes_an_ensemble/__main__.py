@@ -1,0 +1,142 @@
+"""Runs the experiment: `python -m experiments.what_makes_an_ensemble [--model DIR]`; see README.md."""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from experiments import machine
+
+HERE = pathlib.Path(__file__).resolve().parent
+NAME = "experiments.what_makes_an_ensemble"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures what is missing from the table, judges and draws it; returns the exit code."""
+    from thicket_jax.errors import ThicketError
+
+    try:
+        return _run(_parser().parse_args(arguments))
+    except ThicketError as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m {NAME}", description=__doc__)
+    parser.add_argument("--model", help="checkpoint folder of stories260K; without it no stories")
+    parser.add_argument(
+        "--tasks", nargs="+", help="default: digits signals stories; digits if quick"
+    )
+    parser.add_argument("--seeds", type=int, help="seeds 0, 1, ... of each case; default 3")
+    parser.add_argument("--out", help="folder for table.json; default results/ beside this file")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="one tiny search, into a temporary folder: shows that it runs",
+    )
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    machine.start_devices()
+    from experiments.what_makes_an_ensemble.cases import FULL, QUICK
+    from thicket_jax.experts import check_choice, check_count
+
+    cases = QUICK if options.quick else FULL
+    tasks = tuple(dict.fromkeys(case.task for case in cases))
+    for name in options.tasks or ():
+        check_choice("tasks", name, tasks)
+    if options.seeds is not None:
+        check_count("seeds", options.seeds)
+    wanted = [case for case in cases if case.task in (options.tasks or tasks)]
+    if options.quick and not options.tasks:
+        wanted = wanted[:1]
+    own = HERE / "results"
+    folder = pathlib.Path(options.out) if options.out else own
+    if options.quick and not options.out:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="experiments-ensembles-"))
+    table = _open(folder / "table.json", {"cases": [_without_seeds(case) for case in cases]})
+    _measure(table, wanted, folder, options)
+    order = [case.name for case in cases]
+    table["runs"].sort(key=lambda run: (order.index(run["case"]), run["seed"]))
+    return _present(table, folder, folder.resolve() == own)
+
+
+def _measure(
+    table: dict[str, Any], cases: Sequence[Any], folder: pathlib.Path, options: argparse.Namespace
+) -> None:
+    """Runs every search that the table lacks, and writes the table after each."""
+    from experiments.what_makes_an_ensemble.measure import measure
+    from thicket_jax import runlog
+
+    folder.mkdir(parents=True, exist_ok=True)
+    have = {(run["case"], run["seed"]) for run in table["runs"]}
+    with tempfile.TemporaryDirectory() as cache:
+        for case in cases:
+            if case.task == "stories" and not options.model:
+                print("stories is left out: it needs --model", flush=True)
+                continue
+            for seed in range(case.seeds if options.seeds is None else options.seeds):
+                if (case.name, seed) in have:
+                    continue
+                began = time.monotonic()
+                block = 4 if options.quick else "auto"
+                run = measure(case, seed, cache, options.model, block)
+                table["runs"].append({**run, "provenance": machine.provenance()})
+                runlog.write_json(folder / "table.json", table)
+                print(
+                    f"{case.name}, seed {seed}: base {run['base']['test']:.4f}, best single "
+                    f"{run['single']['test']:.4f}, {time.monotonic() - began:.1f} s",
+                    flush=True,
+                )
+
+
+def _present(table: dict[str, Any], folder: pathlib.Path, into_readme: bool) -> int:
+    from experiments.readme import replace_between
+    from experiments.what_makes_an_ensemble import present, verdict
+    from thicket_jax import runlog
+
+    table["summary"] = verdict.summarise(table["runs"])
+    table["verdicts"] = verdict.judge(table["summary"])
+    runlog.write_json(folder / "table.json", table)
+    text = present.text(table)
+    (folder / "table.md").write_text(text + "\n")
+    present.draw(table, folder)
+    if into_readme:
+        replace_between(HERE / "README.md", "table", text)
+    for row in table["verdicts"]:
+        if row["verdict"]:
+            print(f"{row['case']}, {row['way']} against the top {row['at']}: {row['verdict']}")
+    print(f"wrote {folder / 'table.json'}, table.md, ensembles.png and parts.png")
+    return 0
+
+
+def _without_seeds(case: Any) -> dict[str, Any]:
+    return {name: x for name, x in dataclasses.asdict(case).items() if name != "seeds"}
+
+
+def _open(place: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the table at `place`, or a new one; a table of other settings is refused."""
+    import json
+
+    from thicket_jax import runlog
+    from thicket_jax.errors import RunError
+
+    settings = json.loads(json.dumps(settings))  # tuples are lists in a file
+    if not place.exists():
+        return {"settings": settings, "runs": []}
+    table = runlog.read_json(place)
+    if table["settings"] != settings:
+        raise RunError(
+            f"{place} has runs of other sizes; name another folder with --out, or delete it"
+        )
+    return dict(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
