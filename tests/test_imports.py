@@ -52,6 +52,7 @@ DIRECTION = [
     "sweeps",
     "subsampling",
     "tails",
+    "committees",
     "baselines",
     "report_html",
     "report_numbers",

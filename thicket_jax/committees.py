@@ -1,4 +1,4 @@
-"""Who goes into an ensemble, from logged answers alone: forward, bagged and complementary selection.
+"""Who goes into an ensemble, from logged answers: forward, bagged, complementary selection.
 
 An answer is a vector: a number, a curve, class probabilities, or a vote as 0 and 1 per class. The
 squared error of the members' mean is then a quadratic form of the matrix G of error products,

@@ -1,4 +1,4 @@
-"""Runs the experiment: `python -m experiments.what_makes_an_ensemble [--model DIR]`; see README.md."""
+"""Runs the experiment, `python -m experiments.what_makes_an_ensemble`; see README.md."""
 
 import argparse
 import dataclasses

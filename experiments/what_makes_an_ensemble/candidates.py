@@ -56,7 +56,7 @@ class Candidates:
 def collect(
     case: Case, seed: int, cache: str, model: str | None = None, block_size: int | str = "auto"
 ) -> Candidates:
-    """Runs one search with one seed; the base is trained, found in `cache`, or read from `model`."""
+    """Runs one search with one seed; the base is trained, in `cache`, or read from `model`."""
     module = tasks.module(case.task)
     given = {"model": model} if case.task == "stories" else {}
     options = module.Options(
