@@ -33,13 +33,15 @@ def test_quick_form_measures_judges_draws_and_goes_on(experiment, tmp_path, caps
             assert rows["weighted top K", k]["test"] <= run["single"]["test"] * 10
             for row in (x for (_, size), x in rows.items() if size == k and "squared" in x):
                 parts = row["squared"]
-                assert parts["error"] == pytest.approx(parts["mean_error"] - parts["diversity"])
+                assert parts["error"] == pytest.approx(
+                    parts["mean_error"] - parts["diversity"], rel=1e-4
+                )
                 assert parts["diversity"] > -1e-9 and 1 <= row["distinct"] <= k
                 if row["way"] != "median of top K":  # the mean's error is the metric itself
                     assert parts["error"] == pytest.approx(row["test"], rel=1e-4)
             delta, error, low, high = top["minus"]["base"]
             assert low <= delta <= high and error >= 0
-            assert delta == pytest.approx(1 - top["test"] / run["base"]["test"])
+            assert delta == pytest.approx(1 - top["test"] / run["base"]["test"], abs=1e-4)
         assert rows["top K", 1]["test"] == run["single"]["test"]
         # One member, merged with weight 1, is that member.
         assert rows["merged top K", 1]["test"] == pytest.approx(run["single"]["test"], rel=1e-3)

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import pathlib
 import sys
 import tempfile
@@ -72,7 +73,6 @@ def _measure(
 ) -> None:
     """Runs every search that the table lacks, and writes the table after each."""
     from experiments.what_makes_an_ensemble.measure import measure
-    from thicket_jax import runlog
 
     folder.mkdir(parents=True, exist_ok=True)
     have = {(run["case"], run["seed"]) for run in table["runs"]}
@@ -88,7 +88,7 @@ def _measure(
                 block = 4 if options.quick else "auto"
                 run = measure(case, seed, cache, options.model, block)
                 table["runs"].append({**run, "provenance": machine.provenance()})
-                runlog.write_json(folder / "table.json", table)
+                _write(folder / "table.json", table)
                 print(
                     f"{case.name}, seed {seed}: base {run['base']['test']:.4f}, best single "
                     f"{run['single']['test']:.4f}, {time.monotonic() - began:.1f} s",
@@ -99,14 +99,14 @@ def _measure(
 def _present(table: dict[str, Any], folder: pathlib.Path, into_readme: bool) -> int:
     from experiments.readme import replace_between
     from experiments.what_makes_an_ensemble import present, verdict
-    from thicket_jax import runlog
 
-    table["summary"] = verdict.summarise(table["runs"])
-    table["verdicts"] = verdict.judge(table["summary"])
-    runlog.write_json(folder / "table.json", table)
-    text = present.text(table)
+    summary = verdict.summarise(table["runs"])
+    table["verdicts"] = verdict.judge(summary)
+    _write(folder / "table.json", table)
+    shown = {**table, "summary": summary}
+    text = present.text(shown)
     (folder / "table.md").write_text(text + "\n")
-    present.draw(table, folder)
+    present.draw(shown, folder)
     if into_readme:
         replace_between(HERE / "README.md", "table", text)
     for row in table["verdicts"]:
@@ -116,14 +116,35 @@ def _present(table: dict[str, Any], folder: pathlib.Path, into_readme: bool) -> 
     return 0
 
 
+def _write(place: pathlib.Path, table: dict[str, Any]) -> None:
+    """Writes the table, a run a line and 5 digits a number: what is judged is what is written.
+
+    Written beside the file and renamed, so that a table is whole whenever a run is cut off.
+    """
+    table["runs"] = [_rounded(run) for run in table["runs"]]
+    settings, verdicts = (json.dumps(table.get(x, [])) for x in ("settings", "verdicts"))
+    runs = ",\n".join(json.dumps(run, separators=(",", ":")) for run in table["runs"])
+    beside = place.with_suffix(".part")
+    beside.write_text(
+        f'{{"settings": {settings},\n"verdicts": {verdicts},\n"runs": [\n{runs}\n]}}\n'
+    )
+    beside.replace(place)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    return [_rounded(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 def _without_seeds(case: Any) -> dict[str, Any]:
     return {name: x for name, x in dataclasses.asdict(case).items() if name != "seeds"}
 
 
 def _open(place: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the table at `place`, or a new one; a table of other settings is refused."""
-    import json
-
     from thicket_jax import runlog
     from thicket_jax.errors import RunError
 
@@ -131,11 +152,12 @@ def _open(place: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
     if not place.exists():
         return {"settings": settings, "runs": []}
     table = runlog.read_json(place)
+    table = {name: table[name] for name in ("settings", "runs")}
     if table["settings"] != settings:
         raise RunError(
             f"{place} has runs of other sizes; name another folder with --out, or delete it"
         )
-    return dict(table)
+    return table
 
 
 if __name__ == "__main__":

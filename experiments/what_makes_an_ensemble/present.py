@@ -71,7 +71,7 @@ def _verdicts(table: Mapping[str, Any]) -> str:
                 "-" if row["saturated"] is None else str(row["saturated"]),
             ]
         )
-    head = [f"way, K = {table['verdicts'][0]['at']}", "against top K", "at other sizes as well"]
+    head = [f"way, K = {table['verdicts'][0]['at']}", "against top K", "by size"]
     head += ["minus top K", "minus random", "gain, of that of top K", "saturated at"]
     return markdown_table(head, cells, left=3)
 
