@@ -76,24 +76,30 @@ def _measure(
 
     folder.mkdir(parents=True, exist_ok=True)
     have = {(run["case"], run["seed"]) for run in table["runs"]}
+    if not options.model and any(case.task == "stories" for case in cases):
+        print("stories is left out: it needs --model", flush=True)
+        cases = [case for case in cases if case.task != "stories"]
+    # All cases with one seed before any with the next: a table that is cut off has every case.
+    wanted = [
+        (case, seed)
+        for seed in range(options.seeds or max((case.seeds for case in cases), default=0))
+        for case in cases
+        if options.seeds or seed < case.seeds
+    ]
     with tempfile.TemporaryDirectory() as cache:
-        for case in cases:
-            if case.task == "stories" and not options.model:
-                print("stories is left out: it needs --model", flush=True)
+        for case, seed in wanted:
+            if (case.name, seed) in have:
                 continue
-            for seed in range(case.seeds if options.seeds is None else options.seeds):
-                if (case.name, seed) in have:
-                    continue
-                began = time.monotonic()
-                block = 4 if options.quick else "auto"
-                run = measure(case, seed, cache, options.model, block)
-                table["runs"].append({**run, "provenance": machine.provenance()})
-                _write(folder / "table.json", table)
-                print(
-                    f"{case.name}, seed {seed}: base {run['base']['test']:.4f}, best single "
-                    f"{run['single']['test']:.4f}, {time.monotonic() - began:.1f} s",
-                    flush=True,
-                )
+            began = time.monotonic()
+            block = 4 if options.quick else "auto"
+            run = measure(case, seed, cache, options.model, block)
+            table["runs"].append({**run, "provenance": machine.provenance()})
+            _write(folder / "table.json", table)
+            print(
+                f"{case.name}, seed {seed}: base {run['base']['test']:.4f}, best single "
+                f"{run['single']['test']:.4f}, {time.monotonic() - began:.1f} s",
+                flush=True,
+            )
 
 
 def _present(table: dict[str, Any], folder: pathlib.Path, into_readme: bool) -> int:
