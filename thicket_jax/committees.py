@@ -219,7 +219,8 @@ def greedy_votes(votes: np.ndarray, right: np.ndarray, size: int) -> np.ndarray:
         )
     items, cast = np.arange(votes.shape[1]), np.maximum(votes, 0)
     abstains, hits = votes < 0, right[items, cast]
-    counts, picks = np.zeros(right.shape), []
+    counts = np.zeros(right.shape)
+    picks: list[int] = []
     while len(picks) < size:
         good = np.where(right, counts, 0).max(1)
         bad = np.where(right, 0, counts).max(1)
