@@ -146,12 +146,12 @@ def _cases(table: Mapping[str, Any]) -> list[str]:
 def _ticks(axes: Any, ks: Sequence[int]) -> None:
     axes.set_xscale("log")
     axes.set_xticks(ks, [str(k) for k in ks])
-    axes.minorticks_off()
+    axes.xaxis.minorticks_off()
     axes.grid(axis="y")
 
 
 def _draw_sizes(table: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Gain over the base against K, a panel a case; bands are intervals over the test items."""
+    """Result against K, beside the base, a panel a case; bands are intervals over test items."""
     cases = _cases(table)
     columns = min(3, len(cases))
     lines = -(-len(cases) // columns)
@@ -160,21 +160,31 @@ def _draw_sizes(table: Mapping[str, Any], path: pathlib.Path) -> None:
         for axes, case in zip(panels, cases, strict=False):
             own = [row for row in table["summary"] if row["case"] == case]
             ks = sorted({row["k"] for row in own})
+            relative = next(r for r in table["runs"] if r["case"] == case)["metric"] == "mse"
+
+            def shown(gain: float, relative: bool = relative) -> float:
+                return 1 - gain if relative else gain
+
             for way, (colour, marker, style) in LOOKS.items():
                 points = [row["minus_base"] for row in own if row["way"] == way]
                 if not points or None in points:
                     continue
-                values = [point["delta"] for point in points]
+                values = [shown(point["delta"]) for point in points]
                 axes.plot(ks, values, marker + style, color=colour, ms=4.5, lw=1.5)
                 if way in (TOP, RANDOM):
-                    low, high = ([p[end] for p in points] for end in ("low", "high"))
+                    low, high = ([shown(p[end]) for p in points] for end in ("low", "high"))
                     axes.fill_between(ks, low, high, color=colour, alpha=0.15, lw=0)
-            axes.axhline(0, color=COLOURS["base"], lw=1, ls=(0, (1, 2)))
-            single = _at(own, TOP, min(ks))["gain_test"]
+            axes.axhline(shown(0), color=COLOURS["base"], lw=1, ls=(0, (1, 2)))
+            single = shown(_at(own, TOP, min(ks))["gain_test"])
             axes.axhline(single, color=COLOURS["best"], lw=1, ls=(0, (5, 2)))
-            relative = next(r for r in table["runs"] if r["case"] == case)["metric"] == "mse"
+            if relative:
+                axes.set_yscale("log")
+                least = min(shown(row["gain_test"]) for row in own)
+                axes.set_ylim(bottom=0.6 * least)  # a band may reach 0, which has no logarithm
             axes.set_ylabel(
-                "share of the base's error removed" if relative else "accuracy − base's accuracy"
+                "error / base's error (lower is better)"
+                if relative
+                else "accuracy − base's accuracy"
             )
             axes.set_title(case, loc="left")
             axes.set_xlabel("members of the ensemble, K")
