@@ -54,6 +54,7 @@ DIRECTION = [
     "sweeps",
     "subsampling",
     "tails",
+    "committees",
     "baselines",
     "report_html",
     "report_numbers",
