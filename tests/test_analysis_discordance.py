@@ -147,6 +147,23 @@ def test_spearman_covers_the_truth(rho):
     assert 0.925 < hits / 500 < 0.98
 
 
+def test_spearman_covers_the_truth_of_a_slice():
+    # Of the kept experts: the best fifth by x. The truth is that of a very large slice.
+    rng, hits = np.random.default_rng(7), 0
+
+    def kept(n):
+        x, noise = rng.normal(size=n), rng.normal(size=n)
+        best = np.argsort(-x)[: n // 5]
+        return x[best], (0.7 * x + math.sqrt(1 - 0.7**2) * noise)[best]
+
+    truth = correlations.spearman(*kept(400_000))[0]
+    assert 0.3 < truth < 0.5  # far below that of everybody, .68
+    for _ in range(500):
+        _, (low, high) = correlations.spearman(*kept(250))
+        hits += low <= truth <= high
+    assert 0.925 < hits / 500 < 0.98
+
+
 # --- discordance
 
 
