@@ -110,7 +110,7 @@ def _draw_specialists(found: Mapping[str, Any], path: pathlib.Path) -> tuple[str
                         arrowprops={"arrowstyle": "<-", "color": "#444444"})  # fmt: skip
         ax.set_xlabel(f"first component, {parts['shares'][0]:.0%} of the variance")
         ax.set_ylabel(f"second component, {parts['shares'][1]:.0%}")
-        ax.legend(fontsize=7, loc="upper right")
+        figure.legend(loc="outside upper center", ncols=4, fontsize=7)
     return path.name, (
         "Experts by their percentile ranks among those of their sigma, along the two directions in "
         "which they differ most; arrows: where a task's good experts lie. Mean silhouette "

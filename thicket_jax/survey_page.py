@@ -212,7 +212,12 @@ def _carried(name: str, task: Mapping[str, Any]) -> tuple[str, ...]:
     cells = [name, str(task["k"])]
     for found in (task["held_out"], task["test"]):
         known = found is not None and math.isfinite(found["value"])
-        cells += [short(found["value"]), _interval(found["interval"])] if known else ["–", "–"]
+        if not known:
+            cells += ["–", "–"]
+            continue
+        shown = (found["value"], *found["interval"])  # correlations: two digits are enough
+        value, low, high = (f"{x:.2f}".replace("-", "−") for x in shown)
+        cells += [value, f"{low} to {high}"]
     control = task["control"]
     if control is None:
         return (*cells, "–", "–")
