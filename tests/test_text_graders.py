@@ -9,6 +9,7 @@ import json
 import pathlib
 import random
 import time
+import weakref
 
 import pytest
 
@@ -290,6 +291,28 @@ def test_an_alarm_waits_for_the_garbage_collector():
     finally:
         gc.callbacks.remove(callback)
     assert heard and alarm.within(60, lambda: 5) == 5
+
+
+def test_an_alarm_waits_until_a_weak_references_callback_is_over():
+    ended = []
+
+    class Thing:
+        pass
+
+    def spin():
+        ends = time.monotonic() + 0.3
+        while time.monotonic() < ends:
+            pass
+        ended.append(True)
+
+    def slow():
+        thing = Thing()
+        weakref.finalize(thing, spin)
+        del thing  # spins in the callback, from which nothing leaves
+        while True:
+            pass
+
+    assert alarm.within(0.1, slow) is None and ended
 
 
 def test_an_answer_that_cannot_be_compared_in_time_is_wrong(library, monkeypatch):

@@ -9,6 +9,8 @@ from typing import Any
 
 _AGAIN = 0.1  # seconds until the next alarm: one may be lost where Python ignores exceptions
 
+_WEAK = ("weakref", "_weakrefset")  # modules whose callbacks run when an object goes
+
 
 class _OutOfTime(BaseException):
     """Not an Exception, so that the code it stops does not handle it."""
@@ -43,8 +45,13 @@ def within(seconds: float, function: Callable[[], Any]) -> Any:
 
 
 def _collecting(frame: FrameType | None) -> bool:
-    """Whether this is a callback of the garbage collector, JAX's for one: nothing leaves those."""
+    """Whether this is a callback of the garbage collector (JAX has one) or of a weak reference.
+
+    Nothing leaves those: an exception in them is printed and forgotten.
+    """
     codes = {getattr(callback, "__code__", None) for callback in gc.callbacks}
-    while frame is not None and frame.f_code not in codes:
+    while frame is not None:
+        if frame.f_code in codes or frame.f_globals.get("__name__") in _WEAK:
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
