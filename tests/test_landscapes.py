@@ -12,6 +12,7 @@ from thicket_jax.errors import RunError
 
 TINY = ["--pretrain", "xavier", "--num", "8", "--train-items", "6", "--test-items", "6", "--k", "2"]
 TINY += ["--sigma", "0.05", "--block-size", "1", "--quiet"]
+LAW = ["--scale", "modular", "--masses", "kernel=0.5"]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def runs(tmp_path_factory):
     for name, words in (
         ("line", ["--target", "line"]),
         ("wave", ["--target", "sinusoid"]),
-        ("other", ["--target", "line", "--seed", "1"]),
+        ("other", ["--target", "line", "--seed", "1", *LAW]),
     ):
         assert cli.main(["run", "signals", *TINY, *words, *cache, "--out", str(folder / name)]) == 0
     return folder
@@ -89,6 +90,15 @@ def test_experts_points_reproduce_their_logs_and_an_interrupt_loses_nothing(
     # Another grid under the same name is not mixed with it.
     assert landscape(*words, "--reach", "2") == 2
     assert "give this one another --name" in capsys.readouterr().err
+
+
+def test_experts_of_a_law_with_masses_are_found_in_the_log(runs, capsys):
+    for _ in range(2):  # the second time nothing is scored, and nothing has changed
+        assert landscape(runs / "other", "--plane", "experts", "--quiet") == 0
+    assert "rank 2: score" in capsys.readouterr().out
+    found = json.loads((runs / "other/landscapes/experts-1-2/landscape.json").read_text())
+    assert found["plane"]["basis"]["noise"]["masses"] == [["kernel", 0.5]]
+    assert [check["name"] for check in found["tasks"][0]["checks"]] == ["rank 1", "rank 2"]
 
 
 def test_other_planes(runs, capsys):

@@ -223,7 +223,7 @@ def _score(
     """One task's scores of all points, and its experts' against the log."""
     import numpy as np
 
-    from thicket_jax import devices, landscapes
+    from thicket_jax import devices, landscapes, report
     from thicket_jax.scoring import Scorer
 
     population = plane.points(where.coordinates)
@@ -239,8 +239,9 @@ def _score(
         most=runlog.most_per_call(len(population)),
         with_id=task.with_id,
     )
+    recipe = report.plain_json(plane.to_json())
     identity = {
-        "plane": plane.to_json(),
+        "plane": recipe,
         "x": where.x.tolist(),
         "y": where.y.tolist(),
         "task": {k: record.config[k] for k in ("task", "options", "fingerprints", "versions")},
@@ -259,17 +260,18 @@ def _score(
         "base": unit(base),
         "gains": values - base,
         "values": np.array([unit(v) for v in values]),
-        "checks": landscapes.compare(where.marked(values), _logged(record, plane), _step(record)),
+        "checks": landscapes.compare(
+            where.marked(values), _logged(record, plane, recipe["basis"]), _step(record)
+        ),
     }
 
 
-def _logged(record: "RunRecord", plane: "Plane") -> dict[str, float]:
-    """The logged scores of the marked experts, where all items made them."""
+def _logged(record: "RunRecord", plane: "Plane", mine: dict[str, Any]) -> dict[str, float]:
+    """The logged scores of the marked experts, `mine`, where all items made them."""
     if plane.kind != "experts":
         return {}
     found = {}
     seen, recipe = record.items_seen, record.experts["population"]
-    mine = plane.to_json()["basis"]
     if any(recipe[k] != mine[k] for k in ("prng", "key", "noise")):
         return {}  # a second task's run of other experts
     rows = record.experts["experts"]
