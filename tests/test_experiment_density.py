@@ -151,4 +151,6 @@ def test_the_quick_form_goes_on_and_refuses_other_settings(
     assert main(["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 2
     error = capsys.readouterr().err
     assert "records of other settings" in error and len(error.splitlines()) == 1
+    assert main([*words, "--model", str(tmp_path)]) == 2
+    assert "config.json is not there" in capsys.readouterr().err
     assert main([*words, "--widths", "24"]) == 2 and "width 24" in capsys.readouterr().err

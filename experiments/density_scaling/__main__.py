@@ -69,6 +69,7 @@ def _measure(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any
     from experiments.density_scaling.pretrain import Rule, pretrain_all, pretrained
     from thicket_jax import runlog, tasks
     from thicket_jax.experts import check_count
+    from thicket_jax.text.config import read_config
 
     began = time.monotonic()
     widths = tuple(options.widths or decoder.WIDTHS)
@@ -85,6 +86,8 @@ def _measure(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any
         decoder.check(width)
     for name, value in (("seeds", seeds), ("num", counts.num), ("items", counts.items)):
         check_count(name, value)
+    if options.model:
+        read_config(options.model)  # found missing now, not after an hour of training
     cache = tasks.Options(cache=options.cache).cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / "table.json"
