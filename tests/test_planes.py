@@ -129,3 +129,8 @@ def test_wrong_planes_are_one_line():
     plane = tj.random_plane(params, experts)
     with pytest.raises(ArgumentError, match="must be finite"):
         plane.points([[0.0, np.nan]])
+    points = plane.points([[0.0, 1.0]])
+    with pytest.raises(ArgumentError, match="points of a plane.*merge its basis"):
+        tj.merge(params, points)
+    with pytest.raises(ArgumentError, match="stream=True perturbs single experts"):
+        tj.score(lambda p, x: p["b"].sum() + x, params, points, jnp.zeros(()), stream=True)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax import devices as dv
-from thicket_jax.errors import MemoryLimitError
+from thicket_jax.errors import ArgumentError, MemoryLimitError
 from thicket_jax.experts import Population, check_count
 from thicket_jax.implicit import evaluate, is_implicit
 from thicket_jax.noise import Noise
@@ -300,11 +300,17 @@ def expert_map(
       stream: perturb a leaf where it is used and drop it after; see `score`.
 
     Raises:
+      ArgumentError: sums of experts with `stream`.
       MemoryLimitError: one expert needs more memory than the device has free.
     """
     scales = leaf_scales(params, population.noise)
     shared = mapper.replicate((params, data, scales, population.key))
     terms = tuple(np.shape(population.ids)[1:])
+    if terms and stream:
+        raise ArgumentError(
+            "stream=True perturbs single experts where they are used, not points of a plane, which "
+            "are sums of experts; leave it out"
+        )
     fair = max(1, -(-len(population) // mapper.count))
     if block_size != "auto":
         block = min(check_count("block_size", block_size), fair)

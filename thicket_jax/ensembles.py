@@ -276,6 +276,8 @@ def merge(params: Any, experts: Population, weights: Sequence[float] | None = No
       ArgumentError: weights that are not K finite numbers.
     """
     check_experts("experts", experts)
+    if jnp.ndim(experts.ids) > 1:
+        raise ArgumentError("experts are points of a plane, sums themselves; merge its basis")
     K = len(experts)
     try:
         values = np.full(K, 1 / K) if weights is None else np.asarray(weights, np.float64)
