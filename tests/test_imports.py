@@ -13,103 +13,39 @@ import pytest
 import thicket_jax as tj
 
 ROOT = pathlib.Path(tj.__file__).parent
-# A module imports only what stands before it.
-DIRECTION = [
-    "errors",
-    "strings",
-    "quiet",
-    "threefry",
-    "noise",
-    "experts",
-    "modular",
-    "perturbation",
-    "planes",
-    "interpreter",
-    "factored_rules",
-    "implicit",
-    "usage",
-    "devices",
-    "blocks",
-    "calibration",
-    "scoring",
-    "selection",
-    "schedules",
-    "bounds",
-    "pieces",
-    "racing",
-    "ensembles",
-    "checkpoints",
-    "runlog",
-    "metrics",
-    "landscapes",
-    "analysis",
-    "run_record",
-    "resampling",
-    "correlations",
-    "discordance",
-    "specialists",
-    "reliability",
-    "regret",
-    "transfer",
-    "sweeps",
-    "subsampling",
-    "tails",
-    "committees",
-    "baselines",
-    "report_html",
-    "report_numbers",
-    "report_baselines",
-    "report_text",
-    "figures",
-    "landscape_figure",
-    "landscape_page",
-    "report",
-    "survey_selection",
-    "survey",
-    "survey_figures",
-    "survey_page",
-    "export",
-    "problem",
-    "answers",
-    "manifest",
-    "search",
-    "text",
-    "tasks",
-    "compiled",
-    "arguments",
-    "launching",
-    "density_command",
-    "landscape_command",
-    "cli",
-]
-# The same inside text; graders also import each other.
-TEXT = [
-    "rope",
-    "rope_config",
-    "config",
-    "model",
-    "decode",
-    "tensor_files",
-    "checkpoints",
-    "pretrained",
-    "tokenizer",
-    "prompts",
-    "rows",
-    "data_files",
-    "data",
-    "countdown_dataset",
-    "pool",
-    "grading",
-    "sandbox_syscalls",
-    "sandbox_limits",
-    "sandbox_values",
-    "sandbox_runner",
-    "sandbox_program",
-    "sandbox",
-    "graders",
-    "worker",
-]
-NOT_FOR_TASKS = {"runlog", "report", "export", "search"}
+# A package imports only what stands before it; braces are side by side, each without the others.
+DIRECTION = (
+    "errors → experts → mapping → scoring → {ensembles, selection} → {runs, text} → analysis → "
+    "reports → search → tasks → cli"
+)
+# Inside a package likewise. A name that ends in a slash is a package in it.
+INSIDE = {
+    "experts": "threefry laws noise low_rank leaves scales population perturbation planes",
+    "mapping": "devices interpreter factored_rules implicit usage programs blocks",
+    "scoring": "metrics scores scorer layouts pieces resuming calibration",
+    "selection": "ranking schedules bounds rounds halving race rules",
+    "ensembles": "combine prediction merging committees",
+    "runs": "files strings checkpoints log record export",
+    "analysis": "intervals resampling correlations density discordance specialists reliability "
+    "regret transfer sweeps subsampling tails baselines survey",
+    "reports": "numbers documents results figures baseline_sections sections landscape_figure "
+    "landscape_page report survey_figures survey_page",
+    "search": "problem answers manifest pipeline randopt landscapes",
+    "text": "rope rope_config config model decode tensor_files checkpoints pretrained tokenizer "
+    "prompts data/ sandbox/ grading/ graders/",
+    "tasks": "task registry base_model quiet signals/ images/ language/",
+    "cli": "options parsing machine compiled progress report run density landscape export main "
+    "__main__",
+    "text/data": "rows files splits",
+    "text/sandbox": "syscalls limits values runner program sandbox",
+    "text/grading": "pool grading __init__ worker",
+    "tasks/signals": "families model figure task",
+    "tasks/images": "digits_dataset tf_records datasets conditions model figure task",
+    "tasks/language": "countdown_dataset shared countdown gsm8k math500 mbpp olympiadbench qa "
+    "rocstories stories uspto50k",
+}
+# Of what stands before them, tasks take of these packages this alone.
+OF_SEARCH_REPORTS_AND_RUNS = {"search.problem", "reports.figures", "runs.checkpoints"}
 HEAVY = [
     "flax",
     "optax",
@@ -131,13 +67,12 @@ HEAVY = [
 ]
 FILES = sorted(ROOT.rglob("*.py"))
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text()) for path in FILES}
-TEXT_FILES = [name for name in TREES if name.startswith("text/") and name != "text/__init__.py"]
 every_file = pytest.mark.parametrize("name", TREES)
 
 
-def room(name):
-    """The stage of a file: its module, or the package that it is in."""
-    return name.split("/")[0].removesuffix(".py")
+def packages():
+    """DIRECTION as a list of sets: what stands side by side is one set."""
+    return [set(part.strip(" {}").split(", ")) for part in DIRECTION.split("→")]
 
 
 def imports(tree):
@@ -152,49 +87,82 @@ def imports(tree):
     return found
 
 
-def stages(tree, package="thicket_jax"):
-    """The stages of a package that a file imports; the package itself is ''."""
-    found, depth = set(), package.count(".") + 1
+def files_imported(tree):
+    """The files of this package that a file imports, as "room/file" without the ending."""
+    found = set()
     for module, name in imports(tree):
-        parts = module.split(".")
-        if parts[:depth] == package.split("."):
-            found.add(parts[depth] if len(parts) > depth else name or "")
+        if module.split(".")[0] != "thicket_jax":
+            continue
+        place = "/".join(module.split(".")[1:])
+        below = f"{place}/{name}" if place else str(name)
+        known = [below, f"{below}/__init__", place, f"{place}/__init__" if place else "__init__"]
+        found.add(next(x for x in known if f"{x}.py" in TREES))
     return found
 
 
-def test_every_room_is_on_the_list_once():
-    rooms = {room(name) for name in TREES} - {"__init__"}
-    assert rooms == set(DIRECTION)
-    assert len(DIRECTION) == len(set(DIRECTION))
+def test_every_package_is_in_the_line_once_and_workspace_quotes_it():
+    rooms = {path.name.removesuffix(".py") for path in ROOT.iterdir() if path.suffix in ("", ".py")}
+    listed = [name for side in packages() for name in side]
+    assert rooms - {"__init__", "__pycache__"} == set(listed)
+    assert len(listed) == len(set(listed))
+    workspace = (ROOT.parent / "WORKSPACE.md").read_text()
+    assert DIRECTION in " ".join(workspace.split())
+
+
+@pytest.mark.parametrize("package", INSIDE)
+def test_every_file_of_a_package_is_on_its_list_once(package):
+    here = ROOT / package
+    found = {path.stem for path in here.glob("*.py")} - {"__init__"}
+    found |= {f"{path.name}/" for path in here.iterdir() if (path / "__init__.py").exists()}
+    listed = INSIDE[package].split()
+    assert found == set(listed) - {"__init__"}
+    assert len(listed) == len(set(listed))
+
+
+def earlier(own, other):
+    """Whether the file `other` stands before the file `own`, both given as parts of their paths."""
+    if own[0] != other[0]:
+        order = packages()
+        of_own, of_other = (
+            [n for n, side in enumerate(order) if x[0] in side] for x in (own, other)
+        )
+        return bool(of_own and of_other) and of_other < of_own
+    for depth in range(1, min(len(own), len(other))):
+        if own[depth] != other[depth]:
+            order = [name.strip("/") for name in INSIDE["/".join(own[:depth])].split()]
+            return order.index(other[depth]) < order.index(own[depth])
+    return False
 
 
 @pytest.mark.parametrize("name", [name for name in TREES if name != "__init__.py"])
-def test_a_module_imports_only_earlier_stages(name):
-    own = room(name)
-    allowed = set(DIRECTION[: DIRECTION.index(own)])
-    if own == "tasks":
-        allowed = (allowed | {"tasks"}) - NOT_FOR_TASKS
-    if own == "text":
-        allowed = allowed | {"text"}
-    assert stages(TREES[name]) - {""} <= allowed
+def test_a_file_imports_only_what_stands_before_it(name):
+    own = name.removesuffix(".py").split("/")
+    for other in sorted(files_imported(TREES[name]) - {"__init__"}):
+        if other.startswith("text/graders/") and name.startswith("text/graders/"):
+            continue  # graders take from each other
+        parts = other.split("/")
+        if parts == ["text", "grading", "__init__"] and own[1] != "grading":
+            parts = parts[:2] + ["grading"]  # the door
+        if parts == ["text", "graders", "__init__"] and own[:2] == ["text", "grading"]:
+            assert own[2] == "worker"  # runs in a process of its own, and finds graders by name
+            continue
+        assert earlier(own, parts), f"{name} imports {other}"
+        if own[0] == "tasks" and parts[0] in ("search", "reports", "runs"):
+            assert ".".join(parts) in OF_SEARCH_REPORTS_AND_RUNS, f"{name} imports {other}"
 
 
-def test_every_room_of_text_is_on_the_list_once():
-    assert {room(name.removeprefix("text/")) for name in TEXT_FILES} == set(TEXT)
-    assert len(TEXT) == len(set(TEXT))
-
-
-@pytest.mark.parametrize("name", TEXT_FILES)
-def test_a_module_of_text_imports_only_earlier_ones(name):
-    own = room(name.removeprefix("text/"))
-    allowed = set(TEXT[: TEXT.index(own)]) | ({"graders"} if own == "graders" else set())
-    assert stages(TREES[name], "thicket_jax.text") <= allowed
+@pytest.mark.parametrize("name", [x for x in TREES if x.endswith("/__init__.py")])
+def test_the_init_of_a_package_is_a_docstring(name):
+    if name in ("text/grading/__init__.py", "text/graders/__init__.py"):
+        return  # doors that users' graders know
+    (only,) = TREES[name].body
+    assert isinstance(only, ast.Expr) and isinstance(only.value, ast.Constant)
 
 
 @every_file
 def test_the_package_itself_is_imported_for_its_version_alone(name):
     tree = TREES[name]
-    if "" not in stages(tree):
+    if "__init__" not in files_imported(tree):
         return
     used = {
         node.attr
@@ -214,7 +182,7 @@ def test_no_private_jax_no_environment_no_print(name):
     assert not attributes & {"_src", "environ", "environb", "getenv", "putenv"}
     assert not {n for m, n in imports(tree) if m == "os"} - {None, "PathLike"}
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    assert "print" not in names or name == "cli.py"
+    assert "print" not in names or name.startswith("cli/")
 
 
 @every_file
@@ -223,7 +191,7 @@ def test_only_one_file_knows_how_work_is_spread(name):
     spread = {"pmap", "shard_map", "Mesh", "NamedSharding", "multihost_utils"}
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     used |= {n for _, n in imports(tree)}
-    assert not used & spread or name == "devices.py"
+    assert not used & spread or name == "mapping/devices.py"
 
 
 def test_importing_costs_jax_and_little_more():
@@ -265,9 +233,9 @@ def test_the_list_of_public_names_is_complete_and_sorted():
 
 @pytest.mark.parametrize(
     "name",
-    [room for room in DIRECTION if room not in ("text", "tasks", "cli")]
-    + [name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in TEXT_FILES],
-)
+    [x.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for x in TREES
+     if x != "__init__.py" and x.split("/")[0] not in ("tasks", "cli")],
+)  # fmt: skip
 def test_the_examples_in_docstrings_run(name):
     module = importlib.import_module(f"thicket_jax.{name}")
     assert doctest.testmod(module).failed == 0
@@ -277,3 +245,22 @@ def test_the_first_functions_of_the_readme_have_examples():
     finder = doctest.DocTestFinder(recurse=False)
     for name in ("population", "score", "ensemble"):
         assert any(test.examples for test in finder.find(getattr(tj, name), name)), name
+
+
+def test_namespaces_are_loaded_when_used_with_all_their_modules():
+    code = """
+import sys, thicket_jax as tj
+assert "thicket_jax.text" not in sys.modules and "thicket_jax.analysis.tails" not in sys.modules
+assert tj.analysis.tails.fit_tail and tj.analysis.density.density_curve
+assert tj.runs.record.load and tj.text.prompts.LAYOUT
+try:
+    tj.nothing
+except AttributeError as error:
+    assert "nothing" in str(error)
+else:
+    raise AssertionError
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr

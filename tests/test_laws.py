@@ -231,7 +231,7 @@ def test_ensembles_and_merges_use_the_noise_that_was_scored(law):
 
 def test_nothing_of_size_experts_times_parameters():
     """The compiled program's temporaries do not grow with N, and grow with the block."""
-    from thicket_jax import blocks, devices
+    from thicket_jax.mapping import blocks, devices
 
     params = {"w": jnp.zeros((256, 256))}
     one = devices.mapper(jax.devices()[:1])

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-HERE = pathlib.Path(__file__).parent
+HELPERS = pathlib.Path(__file__).parent / "helpers"
 
 
 def free_port():
@@ -20,9 +20,9 @@ def free_port():
 
 
 def start(*arguments):
-    search = os.pathsep.join([str(HERE), str(HERE.parent)])
+    search = os.pathsep.join([str(HELPERS), str(HELPERS.parent)])
     return subprocess.Popen(
-        [sys.executable, str(HERE / "process_run.py"), *map(str, arguments)],
+        [sys.executable, str(HELPERS / "process_run.py"), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

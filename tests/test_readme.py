@@ -10,7 +10,7 @@ import pytest
 from language_models import STORIES, make_checkpoint
 
 import thicket_jax as tj
-from thicket_jax.perturbation import leaf_paths
+from thicket_jax.experts.leaves import leaf_paths
 from thicket_jax.text import pretrained
 
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()

@@ -1,5 +1,9 @@
 """Errors that say which argument or leaf, what was found, and what to do."""
 
+from typing import Any
+
+import numpy as np
+
 
 class ThicketError(Exception):
     """Base of every error that thicket_jax raises on purpose; its text is one line."""
@@ -27,3 +31,16 @@ class RunError(ThicketError):
 
 class DataError(ThicketError):
     """A data set is missing, damaged, or too small for disjoint splits."""
+
+
+def check_choice(option: str, name: str, known: tuple[str, ...]) -> None:
+    """Raises `ArgumentError`, naming the option and the known values, unless `name` is known."""
+    if name not in known:
+        raise ArgumentError(f"{option}={name!r} is unknown; choose one of: {', '.join(known)}")
+
+
+def check_count(name: str, value: Any) -> int:
+    """Returns `value` as an int; anything but a whole number of at least 1 is an error."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ArgumentError(f"{name}={value!r} must be a whole number of at least 1")
+    return int(value)

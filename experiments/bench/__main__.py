@@ -96,7 +96,7 @@ def _one_by_one(names: Sequence[str], folder: pathlib.Path, options: argparse.Na
 def _measure(
     name: str, folder: pathlib.Path, options: argparse.Namespace
 ) -> tuple[pathlib.Path, dict[str, Any]]:
-    from thicket_jax import runlog
+    from thicket_jax.runs import files
 
     about = {"model": options.model} if name in ("text", "decoder") else {}
     machine.start_devices()
@@ -108,7 +108,7 @@ def _measure(
         where["versions"]["torch"] = found["torch"]["torch"]
     result = {"benchmark": name, "quick": options.quick, "provenance": where, **found}
     place = folder / f"{name}-{machine.label()}.json"
-    runlog.write_json(place, result)
+    files.write_json(place, result)
     return place, result
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import thicket_jax as tj
 from experiments.bench import mlp, timing
 from experiments.readme import markdown_table, number
-from thicket_jax import devices
-from thicket_jax.noise import Noise
-from thicket_jax.scoring import Scorer
-from thicket_jax.tasks import signal_model
+from thicket_jax.experts.noise import Noise
+from thicket_jax.mapping import devices
+from thicket_jax.scoring.scorer import Scorer
+from thicket_jax.tasks.signals import model as signal_model
 
 SIGMA = 0.01
 BLOCKS = (1, 2, 4, 8, 16, 32, 64)

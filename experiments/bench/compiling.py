@@ -9,9 +9,9 @@ import jax
 import thicket_jax as tj
 from experiments.bench import mlp, timing
 from experiments.readme import markdown_table, number
-from thicket_jax import devices
-from thicket_jax.noise import Noise
-from thicket_jax.scoring import Scorer
+from thicket_jax.experts.noise import Noise
+from thicket_jax.mapping import devices
+from thicket_jax.scoring.scorer import Scorer
 
 SIGMA, WIDTH, BATCH = 0.01, 64, 16
 LAWS = {"dense": tj.gaussian(), "low-rank": tj.low_rank(1)}

@@ -91,11 +91,11 @@ def score_once(num: int, block_size: int | str) -> dict[str, Any]:
     """
     import jax
 
-    from thicket_jax import devices
-    from thicket_jax.experts import population
-    from thicket_jax.scoring import Scorer
-    from thicket_jax.tasks import signal_model
-    from thicket_jax.tasks.signal_families import family_batch
+    from thicket_jax.experts.population import population
+    from thicket_jax.mapping import devices
+    from thicket_jax.scoring.scorer import Scorer
+    from thicket_jax.tasks.signals import model as signal_model
+    from thicket_jax.tasks.signals.families import family_batch
 
     compiled: list[str] = []
 

@@ -17,8 +17,8 @@ import thicket_jax as tj
 from experiments.bench import random_checkpoint, text_share, timing
 from experiments.bench.low_rank import percent
 from experiments.readme import markdown_table, number
-from thicket_jax import devices, usage
-from thicket_jax.noise import FACTORS, Noise
+from thicket_jax.experts.noise import FACTORS, Noise
+from thicket_jax.mapping import devices, usage
 from thicket_jax.text import pretrained, prompts
 from thicket_jax.text.config import read_config
 from thicket_jax.text.decode import decoder, sampling

@@ -13,11 +13,12 @@ import numpy as np
 import thicket_jax as tj
 from experiments.bench import low_rank_floor, mlp, timing
 from experiments.readme import markdown_table, number
-from thicket_jax import devices, implicit
-from thicket_jax.experts import Population
-from thicket_jax.noise import FACTORS, Noise
-from thicket_jax.perturbation import apply_noise, leaf_scales
-from thicket_jax.scoring import Scorer
+from thicket_jax.experts.noise import FACTORS, Noise
+from thicket_jax.experts.perturbation import apply_noise
+from thicket_jax.experts.population import Population
+from thicket_jax.experts.scales import leaf_scales
+from thicket_jax.mapping import devices, implicit
+from thicket_jax.scoring.scorer import Scorer
 
 SIGMA = 0.01
 SHAPES = ((64, 32), (64, 8), (256, 1), (16, 128))

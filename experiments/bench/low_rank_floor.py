@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench import peak, timing
-from thicket_jax import devices
-from thicket_jax.noise import FAMILIES
+from thicket_jax.experts.laws import FAMILIES
+from thicket_jax.mapping import devices
 
 _FLOAT = 4  # bytes
 _REPEATS = 32

@@ -13,8 +13,8 @@ import numpy as np
 import thicket_jax as tj
 from experiments.bench import mlp, timing
 from experiments.readme import markdown_table, number
-from thicket_jax import devices
-from thicket_jax.scoring import Scorer
+from thicket_jax.mapping import devices
+from thicket_jax.scoring.scorer import Scorer
 
 COUNTS = (1, 2, 4, 8)
 SIGMA = 0.01

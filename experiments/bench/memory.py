@@ -18,9 +18,9 @@ import jax
 import thicket_jax as tj
 from experiments.bench import mlp, timing
 from experiments.readme import markdown_table, number
-from thicket_jax import devices
 from thicket_jax.errors import ArgumentError
-from thicket_jax.scoring import Scorer
+from thicket_jax.mapping import devices
+from thicket_jax.scoring.scorer import Scorer
 
 SIGMA, BATCH = 0.01, 8
 MODES = {

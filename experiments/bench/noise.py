@@ -9,9 +9,11 @@ import numpy as np
 
 from experiments.bench import timing
 from experiments.readme import markdown_table, number
-from thicket_jax.experts import PRNGS, population
-from thicket_jax.noise import FACTORS, FAMILIES, Noise, low_rank
-from thicket_jax.perturbation import apply_noise, leaf_scales
+from thicket_jax.experts.laws import FAMILIES
+from thicket_jax.experts.noise import FACTORS, Noise, low_rank
+from thicket_jax.experts.perturbation import apply_noise
+from thicket_jax.experts.population import PRNGS, population
+from thicket_jax.experts.scales import leaf_scales
 
 LAWS = {
     **{name: Noise(name) for name in FAMILIES},

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.bench import timing
-from thicket_jax import devices
+from thicket_jax.mapping import devices
 
 SHAPES = ((1024, 1024, 1024), (2048, 2048, 2048), (8192, 128, 128), (65536, 128, 128))
 """[m, k] @ [k, n]: squares, and the tall products that the 1-D task is made of."""

@@ -11,7 +11,7 @@ from experiments import machine
 from experiments.bench import timing
 from experiments.bench.torch_worker import INSTALL, TorchWorker, has_torch, threads_text
 from experiments.readme import markdown_table, number
-from thicket_jax.tasks import signal_model
+from thicket_jax.tasks.signals import model as signal_model
 
 LIMIT = 8.0
 OURS = "thicket_jax"

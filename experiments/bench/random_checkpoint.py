@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from thicket_jax.perturbation import leaf_paths
-from thicket_jax.tasks import countdown
+from thicket_jax.experts.leaves import leaf_paths
+from thicket_jax.tasks.language import countdown
 from thicket_jax.text.config import Config, read_config
 from thicket_jax.text.model import abstract
 

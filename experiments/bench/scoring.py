@@ -20,12 +20,14 @@ from experiments import machine
 from experiments.bench import peak, scoring_parts, timing
 from experiments.bench.torch_worker import INSTALL, TorchWorker, has_torch, threads_text
 from experiments.readme import markdown_table, number
-from thicket_jax import devices, tasks
 from thicket_jax.errors import RunError
-from thicket_jax.metrics import metric
-from thicket_jax.scoring import Scorer
-from thicket_jax.selection import ranking
-from thicket_jax.tasks import signal_model, signals
+from thicket_jax.mapping import devices
+from thicket_jax.scoring.metrics import metric
+from thicket_jax.scoring.scorer import Scorer
+from thicket_jax.selection.ranking import ranking
+from thicket_jax.tasks.signals import model as signal_model
+from thicket_jax.tasks.signals import task as signals
+from thicket_jax.tasks.task import Task
 
 SIGMA, K = 0.05, 10
 DTYPES = ("float32", "bfloat16")
@@ -169,7 +171,7 @@ def _worker(python: str) -> TorchWorker:
     return TorchWorker(python, machine.label() != "cpu")
 
 
-def _load(worker: TorchWorker, task: tasks.Task) -> None:
+def _load(worker: TorchWorker, task: Task) -> None:
     """Gives the PyTorch program the same parameters and sequences, and checks that it agrees."""
     arrays = {name: np.asarray(task.train[name]) for name in ("context", "future")}
     for index, layer in enumerate(task.params.values()):

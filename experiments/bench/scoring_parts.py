@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench import timing
-from thicket_jax import devices
-from thicket_jax.experts import Population
-from thicket_jax.perturbation import apply_noise, leaf_scales
-from thicket_jax.tasks import signal_model
+from thicket_jax.experts.perturbation import apply_noise
+from thicket_jax.experts.population import Population
+from thicket_jax.experts.scales import leaf_scales
+from thicket_jax.mapping import devices
+from thicket_jax.tasks.signals import model as signal_model
 
 WHOLE, GIVEN, LINEAR, PRODUCTS = (
     "whole",

@@ -9,8 +9,8 @@ from typing import Any
 from experiments.bench import text_scoring, text_share, timing
 from experiments.bench.torch_worker import threads_text
 from experiments.readme import markdown_table, number
-from thicket_jax import devices
-from thicket_jax.tasks import stories
+from thicket_jax.mapping import devices
+from thicket_jax.tasks.language import stories
 
 SIGMA, BLOCK = 0.003, 16
 LAWS = ("gaussian", "rademacher")

@@ -20,12 +20,13 @@ import numpy as np
 from experiments import machine
 from experiments.bench import random_checkpoint, timing
 from experiments.readme import markdown_table, number
-from thicket_jax import devices
-from thicket_jax.blocks import expert_map
 from thicket_jax.errors import ArgumentError
-from thicket_jax.experts import population
-from thicket_jax.noise import Noise
-from thicket_jax.perturbation import apply_noise, leaf_scales
+from thicket_jax.experts.noise import Noise
+from thicket_jax.experts.perturbation import apply_noise
+from thicket_jax.experts.population import population
+from thicket_jax.experts.scales import leaf_scales
+from thicket_jax.mapping import devices
+from thicket_jax.mapping.blocks import expert_map
 from thicket_jax.text import prompts
 from thicket_jax.text.decode import decoder, sampling
 from thicket_jax.text.model import cache_bytes

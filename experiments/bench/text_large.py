@@ -15,8 +15,8 @@ from typing import Any
 
 from experiments.bench import random_checkpoint, timing
 from experiments.readme import markdown_table, number
-from thicket_jax import runlog
 from thicket_jax.errors import RunError
+from thicket_jax.runs import files
 
 LIMIT = 24 * 2**30
 OPTIONS = {"num": 2, "train-items": 2, "max-tokens": 8}
@@ -76,7 +76,7 @@ def _once(checkpoint: pathlib.Path, precision: str, folder: pathlib.Path) -> dic
             said.seek(0)
             last = (said.read().strip().splitlines() or ["(it said nothing)"])[-1]
             raise RunError(f"thicket run ended with {process.returncode}: {last}")
-    results = runlog.read_json(out / "results.json")
+    results = files.read_json(out / "results.json")
     words[words.index(str(checkpoint))] = "DIR"
     return {
         "command": shlex.join(["thicket", *words]),

@@ -18,13 +18,14 @@ import numpy as np
 from experiments import machine
 from experiments.bench import timing
 from experiments.bench.torch_worker import TorchWorker, has_torch
-from thicket_jax import devices, runlog, tasks
-from thicket_jax.answers import unperturbed
 from thicket_jax.errors import RunError
-from thicket_jax.experts import Population, population
-from thicket_jax.noise import Noise
-from thicket_jax.scoring import Scorer
-from thicket_jax.tasks import stories
+from thicket_jax.experts.noise import Noise
+from thicket_jax.experts.population import Population, population, unperturbed
+from thicket_jax.mapping import devices
+from thicket_jax.runs import log as run_log
+from thicket_jax.scoring.scorer import Scorer
+from thicket_jax.tasks import task
+from thicket_jax.tasks.language import stories
 from thicket_jax.text.config import read_config
 
 LOOP = "PyTorch, transformers generate"
@@ -48,7 +49,7 @@ class How:
 
 
 def measure(
-    task: tasks.Task, options: stories.Options, how: How, torch_python: str | None
+    task: task.Task, options: stories.Options, how: How, torch_python: str | None
 ) -> dict[str, Any]:
     """Times every law with every block size, and the loop, in turn.
 
@@ -110,7 +111,7 @@ def measure(
 class _Ours:
     """A compiled scorer, and experts that it has not seen: a graded text is never graded again."""
 
-    def __init__(self, task: tasks.Task, law: str, block: int | str, how: How) -> None:
+    def __init__(self, task: task.Task, law: str, block: int | str, how: How) -> None:
         """Compiles; draws experts for every round and one more."""
         self.num, self.used = how.num, 0
         total = how.num * (how.rounds + 1)
@@ -131,7 +132,7 @@ class _Ours:
         """Scores the next experts; returns seconds, and the tokens that were generated."""
         fresh = self.experts[self.used : self.used + self.num]
         self.used += self.num
-        most = runlog.most_per_call(SEARCH)
+        most = run_log.most_per_call(SEARCH)
         began = time.perf_counter()
         parts = [part for _, part in self.scorer.stream(fresh, most)]
         seconds = time.perf_counter() - began
@@ -148,7 +149,7 @@ def _asked(
     return once
 
 
-def _load(worker: TorchWorker, task: tasks.Task, model: str) -> None:
+def _load(worker: TorchWorker, task: task.Task, model: str) -> None:
     """Gives the loop the same checkpoint and prompts, padded left to the longest of them."""
     tokens, start = (np.asarray(task.train[name])[0] for name in ("tokens", "start"))
     first = int(start.min())

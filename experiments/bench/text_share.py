@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from experiments.bench import timing
-from thicket_jax import devices
-from thicket_jax.blocks import expert_map
-from thicket_jax.experts import Population, population
-from thicket_jax.noise import Noise
+from thicket_jax.experts.noise import Noise
+from thicket_jax.experts.population import Population, population
+from thicket_jax.mapping import devices
+from thicket_jax.mapping.blocks import expert_map
 
 WAYS = ("side by side", "one by one")
 

@@ -52,13 +52,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     machine.start_devices()
-    from thicket_jax import runlog
+    from thicket_jax.runs import files
 
     own = HERE / "results"
     folder = pathlib.Path(options.out) if options.out else own
     if options.quick and not options.out:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="experiments-density-scaling-"))
-    table = runlog.read_json(folder / "table.json") if options.draw else _measure(options, folder)
+    table = files.read_json(folder / "table.json") if options.draw else _measure(options, folder)
     return _present(table, folder, folder.resolve() == own)
 
 
@@ -67,8 +67,9 @@ def _measure(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any
     from experiments.density_scaling.dataset import read_lines
     from experiments.density_scaling.measure import SETTINGS, Counts, measure
     from experiments.density_scaling.pretrain import Rule, pretrain_all, pretrained
-    from thicket_jax import runlog, tasks
-    from thicket_jax.experts import check_count
+    from thicket_jax.errors import check_count
+    from thicket_jax.runs import files
+    from thicket_jax.tasks import task
     from thicket_jax.text.config import read_config
 
     began = time.monotonic()
@@ -88,7 +89,7 @@ def _measure(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any
         check_count(name, value)
     if options.model:
         read_config(options.model)  # found missing now, not after an hour of training
-    cache = tasks.Options(cache=options.cache).cache_folder()
+    cache = task.Options(cache=options.cache).cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / "table.json"
     identity = {"counts": dataclasses.asdict(counts), "rule": dataclasses.asdict(rule)}
@@ -110,7 +111,7 @@ def _measure(options: argparse.Namespace, folder: pathlib.Path) -> dict[str, Any
             say(f"{kind} {more['parameters']:,} parameters, seed {seed}, {_line(record)}")
         table["seconds"] = table.get("seconds", 0.0) + time.monotonic() - clock
         table["provenance"] = machine.provenance()
-        runlog.write_json(place, table)
+        files.write_json(place, table)
 
     clock = began
     jobs = [(width, seed) for width in widths for seed in range(seeds)]
@@ -151,13 +152,13 @@ def _line(record: dict[str, Any]) -> str:
 
 def _open(place: pathlib.Path, identity: dict[str, Any]) -> dict[str, Any]:
     """Returns the table at `place`, or a new one; a table of other settings is refused."""
-    from thicket_jax import runlog
     from thicket_jax.errors import RunError
+    from thicket_jax.runs import files
 
     if not place.exists():
         return {"identity": identity, "records": []}
-    table = runlog.read_json(place)
-    changed = runlog.differences(table["identity"], identity)
+    table = files.read_json(place)
+    changed = files.differences(table["identity"], identity)
     if changed:
         raise RunError(
             f"{place} has records of other settings: {'; '.join(changed)}; name another folder "
@@ -168,11 +169,11 @@ def _open(place: pathlib.Path, identity: dict[str, Any]) -> dict[str, Any]:
 
 def _present(table: dict[str, Any], folder: pathlib.Path, into_readme: bool) -> int:
     from experiments.density_scaling import present, verdict
-    from thicket_jax import runlog
+    from thicket_jax.runs import files
 
     trained = [record for record in table["records"] if record["kind"] == "trained"]
     table["verdicts"] = verdict.judge(trained, table["identity"]["counts"]["items"])
-    runlog.write_json(folder / "table.json", table)
+    files.write_json(folder / "table.json", table)
     text = present.tables(table)
     (folder / "table.md").write_text(text + "\n")
     present.draw(table, folder)

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.density_scaling.puzzles import LETTERS, TASKS, WIDTH, lines, mixture
 from thicket_jax.errors import DataError
-from thicket_jax.quiet import quietly
+from thicket_jax.tasks.quiet import quietly
 
 VERSION = "1.0.0"  # another version draws other lines
 ALPHABET = "." + "0123456789" + LETTERS + "+*=,()[]<>-yn" + "".join(x for x, _ in TASKS.values())

@@ -14,9 +14,11 @@ import numpy as np
 import thicket_jax as tj
 from experiments.density_scaling import decoder
 from experiments.density_scaling.dataset import Lines
-from thicket_jax import analysis, devices, discordance, reliability
-from thicket_jax.answers import unperturbed
-from thicket_jax.scoring import Graded, Scorer, concatenate
+from thicket_jax.analysis import density, discordance, reliability
+from thicket_jax.experts.population import unperturbed
+from thicket_jax.mapping import devices
+from thicket_jax.scoring.scorer import Scorer
+from thicket_jax.scoring.scores import Graded, concatenate
 
 MARGINS = (0.0, 0.02, 0.05, 0.1)
 SCORES = ("accuracy", "likelihood")
@@ -168,7 +170,7 @@ def summarise(
     sigmas = np.full(len(items), sigma, np.float32)
     tasks = {}
     for m, name in enumerate(names):
-        curve = analysis.density_curve(scores[:, m], failed, sigmas, float(alone[m]), MARGINS)
+        curve = density.density_curve(scores[:, m], failed, sigmas, float(alone[m]), MARGINS)
         noise = reliability.split_half(items[:, m], failed, ranks=True, splits=20, draws=2)
         tasks[name] = {
             "base": _finite(alone[m]),

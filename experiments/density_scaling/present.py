@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments import machine
 from experiments.readme import markdown_table, number
-from thicket_jax.figures import COLOURS, RULE_COLOURS, canvas
+from thicket_jax.reports.figures import COLOURS, RULE_COLOURS, canvas
 
 SCORES = {"accuracy": "accuracy", "likelihood": "log-likelihood of the right answer"}
 _MARKERS = ("o", "s", "^", "v")

@@ -10,10 +10,11 @@ from flax import nnx
 
 import thicket_jax as tj
 from experiments.density_scaling.measure import CALIBRATION, Counts, Setting, summarise
-from thicket_jax import devices
-from thicket_jax.answers import unperturbed
-from thicket_jax.scoring import Scorer, concatenate
-from thicket_jax.tasks import stories
+from thicket_jax.experts.population import unperturbed
+from thicket_jax.mapping import devices
+from thicket_jax.scoring.scorer import Scorer
+from thicket_jax.scoring.scores import concatenate
+from thicket_jax.tasks.language import stories
 from thicket_jax.text import pretrained, prompts
 
 TOKENS = 48

@@ -44,8 +44,8 @@ def _run(options: argparse.Namespace) -> int:
     machine.start_devices()
     from experiments.needle_or_thicket import size as sizes
     from experiments.needle_or_thicket.bases import sized
-    from thicket_jax import runlog
-    from thicket_jax.experts import check_choice, check_count
+    from thicket_jax.errors import check_choice, check_count
+    from thicket_jax.runs import files
 
     seeds = check_count("seeds", options.seeds)
     targets = tuple(options.targets or sizes.TARGETS)
@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     folder = pathlib.Path(options.out) if options.out else own
     if options.quick and not options.out:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="experiments-needle-"))
-    signals = runlog.read_json(SIGNALS)
+    signals = files.read_json(SIGNALS)
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / "table.json"
     table = _open(place, sized(size))
@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
         for count, (part, name, measure) in enumerate(missing, 1):
             cell = measure()
             table[part].append({**cell, "provenance": machine.provenance()})
-            runlog.write_json(place, table)
+            files.write_json(place, table)
             print(f"[{count}/{len(missing)}] {part}, {_words(name)}: {_said(cell)}", flush=True)
     return _present(table, signals, folder, folder.resolve() == own)
 
@@ -124,13 +124,13 @@ def _said(cell: dict[str, Any]) -> str:
 
 def _open(place: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the table at `place`, or a new one; a table of other settings is refused."""
-    from thicket_jax import runlog
     from thicket_jax.errors import RunError
+    from thicket_jax.runs import files
 
     if not place.exists():
         return {"settings": settings, **{part: [] for part in PARTS}}
-    table = runlog.read_json(place)
-    changed = runlog.differences(table["settings"], settings)
+    table = files.read_json(place)
+    changed = files.differences(table["settings"], settings)
     if changed:
         raise RunError(
             f"{place} has cells of other settings: {'; '.join(changed)}; name another folder with "
@@ -143,7 +143,7 @@ def _present(
     table: dict[str, Any], signals: dict[str, Any], folder: pathlib.Path, into_readme: bool
 ) -> int:
     from experiments.needle_or_thicket import draw, present, summary, verdict
-    from thicket_jax import runlog
+    from thicket_jax.runs import files
 
     size = table["settings"]
     pooled = summary.pool(table["neighbourhoods"], size["margins"])
@@ -151,7 +151,7 @@ def _present(
     table["tuning_verdicts"] = verdict.judge_tuning(table["tunings"])
     # Of the pooled shares, the file has those that are judged; the counts of all are in the cells.
     table["pooled"] = [row for row in pooled if row["margin"] == verdict.GOOD]
-    runlog.write_json(folder / "table.json", table)
+    files.write_json(folder / "table.json", table)
     table = {**table, "pooled": pooled}
     texts = present.tables(table, signals)
     whole = "\n\n".join(texts.values())

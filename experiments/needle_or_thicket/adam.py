@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from thicket_jax.tasks.signal_model import CONTEXT, next_value, roll_out_score
+from thicket_jax.tasks.signals.model import CONTEXT, next_value, roll_out_score
 
 CLIP = 1.0  # of the gradient's norm: a roll-out that diverges has gradients that do
 KINDS = ("next value", "roll-out")

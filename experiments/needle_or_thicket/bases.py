@@ -7,8 +7,9 @@ from typing import Any
 import jax
 
 from experiments.needle_or_thicket.size import Size
-from thicket_jax.tasks import Task, signals
-from thicket_jax.tasks.signal_families import family_batch
+from thicket_jax.tasks.signals import task as signals
+from thicket_jax.tasks.signals.families import family_batch
+from thicket_jax.tasks.task import Task
 
 _STREAM = 0x80000002  # no expert's id, and not the task's own stream
 

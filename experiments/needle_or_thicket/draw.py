@@ -10,9 +10,9 @@ import numpy as np
 from experiments.needle_or_thicket import roll_outs
 from experiments.needle_or_thicket.size import BASES, PAPER_SIGMA
 from experiments.needle_or_thicket.verdict import GOOD
-from thicket_jax.figures import COLOURS, canvas
-from thicket_jax.tasks.signal_families import grid
-from thicket_jax.tasks.signals import CONTEXT
+from thicket_jax.reports.figures import COLOURS, canvas
+from thicket_jax.tasks.signals.families import grid
+from thicket_jax.tasks.signals.task import CONTEXT
 
 COLOUR = {"random": "#009e73", "mixture": "#d55e00", "matched": "#0072b2"}
 MARK = {"random": "o", "mixture": "s", "matched": "^"}

@@ -13,8 +13,8 @@ import numpy as np
 import thicket_jax as tj
 from experiments.needle_or_thicket import bases
 from experiments.needle_or_thicket.size import Size
-from thicket_jax.analysis import density_curve
-from thicket_jax.tasks.signal_model import next_value
+from thicket_jax.analysis.density import density_curve
+from thicket_jax.tasks.signals.model import next_value
 
 _CALIBRATION = 0x80000003  # a key of its own: calibration tries other experts than it calibrates
 _TRIED = 16

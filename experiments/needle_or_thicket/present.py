@@ -9,7 +9,7 @@ from experiments.needle_or_thicket.size import BASES, PAPER_SIGMA
 from experiments.needle_or_thicket.summary import densest
 from experiments.needle_or_thicket.verdict import GOOD
 from experiments.readme import markdown_table, number
-from thicket_jax.report_numbers import sigma_label
+from thicket_jax.reports.numbers import sigma_label
 
 PARTS = ("roll_outs", "neighbourhoods", "tunings")
 

@@ -13,7 +13,7 @@ import numpy as np
 
 import thicket_jax as tj
 from experiments.needle_or_thicket.size import Size
-from thicket_jax.tasks import signals
+from thicket_jax.tasks.signals import task as signals
 
 COLUMNS = ("no pretraining", "pretrained on the mixture", "pretrained on the target family")
 PAIRS = (

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thicket_jax.analysis import wilson_interval
+from thicket_jax.analysis.intervals import wilson_interval
 
 
 def pool(cells: Sequence[Mapping[str, Any]], margins: Sequence[float]) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ from experiments.needle_or_thicket import adam, bases, flops
 from experiments.needle_or_thicket.roll_outs import everyone
 from experiments.needle_or_thicket.size import PAPER_SIGMA, Size
 from experiments.needle_or_thicket.verdict import CEILING, FLOOR
-from thicket_jax.analysis import paired_difference
-from thicket_jax.tasks.signal_model import roll_out
+from thicket_jax.analysis.intervals import paired_difference
+from thicket_jax.tasks.signals.model import roll_out
 
 _BINS = 10  # steps of a roll-out that are one point of a curve
 COUNTED = ", rates counted"

@@ -45,8 +45,8 @@ def _run(options: argparse.Namespace) -> int:
     machine.start_devices()
     from experiments.racing import present
     from experiments.racing.measure import FULL, QUICK, measure
-    from thicket_jax import runlog
-    from thicket_jax.experts import check_choice, check_count
+    from thicket_jax.errors import check_choice, check_count
+    from thicket_jax.runs import files
 
     cases = QUICK if options.quick else FULL
     names = tuple(case.task for case in cases)
@@ -73,7 +73,7 @@ def _run(options: argparse.Namespace) -> int:
             how = QUICKLY if options.quick else {"cold": seed == 0}
             run = measure(case, seed, options.model, **how)
             table["runs"].append({**run, "provenance": machine.provenance()})
-            runlog.write_json(place, table)
+            files.write_json(place, table)
             for way, row in run["ways"].items():
                 print(
                     f"{case.task} seed {seed}, {way}: {row['found']} of {case.k} found, "
@@ -83,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
     table["runs"].sort(key=lambda run: (names.index(run["task"]), run["seed"]))
     table["summary"] = present.summarise(table["runs"])
     table["targets"] = present.targets(table["summary"], {case.task: case.k for case in cases})
-    runlog.write_json(place, table)
+    files.write_json(place, table)
     text = present.text(table)
     (folder / "table.md").write_text(text + "\n")
     if folder.resolve() == own:
@@ -100,12 +100,12 @@ def _without_seeds(case: Any) -> dict[str, Any]:
 
 def _open(place: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the table at `place`, or a new one; a table of other settings is refused."""
-    from thicket_jax import runlog
     from thicket_jax.errors import RunError
+    from thicket_jax.runs import files
 
     if not place.exists():
         return {"settings": settings, "runs": []}
-    table = runlog.read_json(place)
+    table = files.read_json(place)
     if table["settings"] != settings:
         raise RunError(
             f"{place} has runs of other sizes; name another folder with --out, or delete it"

@@ -9,16 +9,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from thicket_jax import blocks, racing, search, tasks
-from thicket_jax.experts import population
-from thicket_jax.noise import Noise
+from thicket_jax.experts.noise import Noise
+from thicket_jax.experts.population import population
+from thicket_jax.mapping import programs as kept
+from thicket_jax.search import pipeline
+from thicket_jax.selection import halving, race
+from thicket_jax.selection import rounds as racing
+from thicket_jax.tasks import registry, task
 
 SMALLER = "halving, 0.06"
 WAYS: dict[str, racing.Rule | None] = {
     "full": None,
-    "halving, 0.1": racing.Halving(0.1),
-    SMALLER: racing.Halving(0.06),
-    "race, 0.05": racing.Race(0.05),
+    "halving, 0.1": halving.Halving(0.1),
+    SMALLER: halving.Halving(0.06),
+    "race, 0.05": race.Race(0.05),
 }
 """By name, with the budget of a halving and the probability of error of a race."""
 
@@ -87,10 +91,10 @@ def measure(
       `cold_seconds` (or None), each in all and by stage.
     """
     for rule in WAYS.values():
-        if isinstance(rule, racing.Halving):  # a budget that does not pay is said at once
+        if isinstance(rule, halving.Halving):  # a budget that does not pay is said at once
             rule.schedule(case.num, case.train_items, case.k)
     with tempfile.TemporaryDirectory() as cache:
-        module = tasks.module(case.task)
+        module = registry.module(case.task)
         given = {"model": model} if case.task == "stories" else {}
         options = module.Options(
             num=case.num,
@@ -117,14 +121,14 @@ def measure(
 
 
 def _one_way(
-    task: tasks.Task,
+    task: task.Task,
     options: Any,
     case: Case,
     rule: racing.Rule | None,
     block_size: int | str,
     cold: bool,
     once: bool,
-) -> tuple[dict[str, Any], search.Result]:
+) -> tuple[dict[str, Any], pipeline.Result]:
     experts = population(
         jax.random.key(options.seed, impl=options.prng),
         options.num,
@@ -132,14 +136,14 @@ def _one_way(
         noise=Noise(options.noise, options.where, options.scale),
     )
     about = {"task": task.name, "model": task.model, "options": dataclasses.asdict(options)}
-    settings = search.Settings(k=(case.k,), block_size=block_size, rule=rule)
+    settings = pipeline.Settings(k=(case.k,), block_size=block_size, rule=rule)
     problem = task.problem()
     if cold:
-        blocks._PROGRAMS.clear()
+        kept._PROGRAMS.clear()
         jax.clear_caches()
-    programs = set(blocks._PROGRAMS)
+    programs = set(kept._PROGRAMS)
     first, result = _timed(problem, experts, settings, about)
-    compiled = cold or not set(blocks._PROGRAMS) <= programs
+    compiled = cold or not set(kept._PROGRAMS) <= programs
     warm = first
     if compiled and not once:
         warm, result = _timed(problem, experts, settings, about)
@@ -148,17 +152,17 @@ def _one_way(
 
 
 def _timed(
-    problem: Any, experts: Any, settings: search.Settings, about: Mapping[str, Any]
-) -> tuple[dict[str, float], search.Result]:
+    problem: Any, experts: Any, settings: pipeline.Settings, about: Mapping[str, Any]
+) -> tuple[dict[str, float], pipeline.Result]:
     """Seconds of a whole search, in all and by stage."""
     began = time.perf_counter()
-    result = search.execute(problem, experts, settings, about)
+    result = pipeline.execute(problem, experts, settings, about)
     total, timing = time.perf_counter() - began, result.table["timing"]
     stages = {name: timing[f"{name}_s"] for name in ("compile", "score", "ensemble")}
     return {"total": total, **stages}, result
 
 
-def _judge(full: search.Result, result: search.Result, k: int) -> dict[str, Any]:
+def _judge(full: pipeline.Result, result: pipeline.Result, k: int) -> dict[str, Any]:
     best, kept = (np.asarray(x.experts.ids) for x in (full, result))
     values = full.scores.values
     selection = result.table.get("selection", {"share": 1.0, "rounds": [], "guarantee": None})

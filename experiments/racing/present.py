@@ -6,7 +6,7 @@ from typing import Any
 from experiments import machine
 from experiments.bench.timing import target
 from experiments.readme import markdown_table, number
-from thicket_jax.report_numbers import joined_rounds
+from thicket_jax.reports.numbers import joined_rounds
 
 TARGET_TASK, TARGET_WAY = "signals", "halving, 0.1"
 FOUND, SHARE, FASTER = 0.9, 0.1, 6.0

@@ -47,7 +47,7 @@ def _run(options: argparse.Namespace) -> int:
     machine.start_devices()
     from experiments.signals import present, verdict
     from experiments.signals.measure import PAIRS, Size, measure
-    from thicket_jax import runlog
+    from thicket_jax.runs import files
 
     size = Size(options.num, options.k, options.train_items, options.test_items)
     pairs, seeds, block_size = tuple(options.pairs or PAIRS), options.seeds, "auto"
@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace) -> int:
     for count, (pair, seed) in enumerate(missing, 1):
         run = measure(pair, seed, size, block_size)
         table["runs"].append({**run, "provenance": machine.provenance()})
-        runlog.write_json(place, table)
+        files.write_json(place, table)
         print(
             f"[{count}/{len(missing)}] {pair} seed {seed}: base {run['base']['test']:.4f}, "
             f"best {run['best']['test']:.4f}, ensemble {verdict.ensemble_error(run):.4f}, "
@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
     order = [*PAIRS, *sorted({run["pair"] for run in table["runs"]} - set(PAIRS))]
     table["pairs"] = verdict.summarise(table["runs"], order)
     table["verdicts"] = verdict.judge(table["pairs"], size.k, size.num)
-    runlog.write_json(place, table)
+    files.write_json(place, table)
     peer = json.loads((HERE / "peer.json").read_text())
     text = present.tables(table["runs"], table["pairs"], table["verdicts"], table["settings"], peer)
     (folder / "table.md").write_text(text + "\n")
@@ -95,10 +95,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(pairs: Sequence[str], seeds: int) -> None:
-    from thicket_jax.errors import ArgumentError
-    from thicket_jax.experts import check_choice, check_count
-    from thicket_jax.tasks.signal_families import SIGNALS
-    from thicket_jax.tasks.signals import PRETRAINS
+    from thicket_jax.errors import ArgumentError, check_choice, check_count
+    from thicket_jax.tasks.signals.families import SIGNALS
+    from thicket_jax.tasks.signals.task import PRETRAINS
 
     check_count("seeds", seeds)
     for pair in pairs:
@@ -111,13 +110,13 @@ def _check(pairs: Sequence[str], seeds: int) -> None:
 
 def _open(place: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the table at `place`, or a new one; a table of other settings is refused."""
-    from thicket_jax import runlog
     from thicket_jax.errors import RunError
+    from thicket_jax.runs import files
 
     if not place.exists():
         return {"settings": settings, "runs": []}
-    table = runlog.read_json(place)
-    changed = runlog.differences(table["settings"], settings)
+    table = files.read_json(place)
+    changed = files.differences(table["settings"], settings)
     if changed:
         raise RunError(
             f"{place} has runs of other settings: {'; '.join(changed)}; name another folder with "

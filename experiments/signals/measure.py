@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from thicket_jax import search
-from thicket_jax.experts import population
-from thicket_jax.noise import Noise
-from thicket_jax.tasks import signals
+from thicket_jax.experts.noise import Noise
+from thicket_jax.experts.population import population
+from thicket_jax.search import pipeline
+from thicket_jax.tasks.signals import task as signals
 
 PAIRS = (
     "xavier:one_line",
@@ -80,14 +80,14 @@ def measure(pair: str, seed: int, size: Size, block_size: int | str = "auto") ->
         noise=Noise(options.noise, options.where, options.scale),
     )
     problem = task.problem()
-    settings = search.Settings(k=options.k, block_size=block_size, setup_seconds=setup)
+    settings = pipeline.Settings(k=options.k, block_size=block_size, setup_seconds=setup)
     about = {
         "task": task.name,
         "model": task.model,
         "options": dataclasses.asdict(options),
         "task_provenance": dict(task.provenance),
     }
-    result = search.execute(problem, experts, settings, about)
+    result = pipeline.execute(problem, experts, settings, about)
     table = result.table
     base, errors = table["base"]["train"], -np.asarray(result.scores.values, np.float64)
     (density,) = table["density"]

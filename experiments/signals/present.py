@@ -7,7 +7,7 @@ from typing import Any
 from experiments import machine
 from experiments.readme import markdown_table, number
 from experiments.signals.verdict import claims_of, ensemble_error, geometric_mean
-from thicket_jax.figures import COLOURS, canvas
+from thicket_jax.reports.figures import COLOURS, canvas
 
 _KINDS = ("base", "best", "ensemble")
 _GROUPS = {

@@ -51,14 +51,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, began: float) -> int:
-    from thicket_jax import runlog
+    from thicket_jax.runs import files
 
     own = HERE / "results"
     folder = pathlib.Path(options.out) if options.out else own
     if options.quick and not options.out:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="experiments-stories-"))
     if options.draw:
-        table = runlog.read_json(folder / "table.json")
+        table = files.read_json(folder / "table.json")
     else:
         table = _searches(options, folder, began)
     return _present(table, folder, folder.resolve() == own)
@@ -68,7 +68,7 @@ def _searches(options: argparse.Namespace, folder: pathlib.Path, began: float) -
     """Runs all searches, those of one noise law together, since they share a program."""
     from experiments.stories.measure import Search, Size, measure
     from experiments.stories.verdict import accuracy, judge, summarise
-    from thicket_jax import runlog
+    from thicket_jax.runs import files
 
     _check(options)
     machine.start_devices()
@@ -104,7 +104,7 @@ def _searches(options: argparse.Namespace, folder: pathlib.Path, began: float) -
         "runs": runs,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    runlog.write_json(folder / "table.json", table)
+    files.write_json(folder / "table.json", table)
     return table
 
 
@@ -123,17 +123,18 @@ def _present(table: dict[str, Any], folder: pathlib.Path, into_readme: bool) -> 
 
 
 def _check(options: argparse.Namespace) -> None:
-    from thicket_jax import noise, search
-    from thicket_jax.errors import ArgumentError
-    from thicket_jax.experts import check_choice, check_count, check_sigmas
+    from thicket_jax.errors import ArgumentError, check_choice, check_count
+    from thicket_jax.experts import laws
+    from thicket_jax.experts.population import check_sigmas
+    from thicket_jax.search import pipeline
 
     if not options.model:
         raise ArgumentError("--model is missing; give the checkpoint folder of stories260K")
     check_count("seeds", options.seeds)
     check_sigmas(options.sigmas)
-    search.check_ks(options.k, check_count("num", options.num))
+    pipeline.check_ks(options.k, check_count("num", options.num))
     for name in options.noises:
-        check_choice("noises", name, tuple(noise.FAMILIES))
+        check_choice("noises", name, tuple(laws.FAMILIES))
 
 
 @contextlib.contextmanager

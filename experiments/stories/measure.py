@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from thicket_jax import search
-from thicket_jax.experts import population
-from thicket_jax.noise import Noise
-from thicket_jax.tasks import stories
+from thicket_jax.experts.noise import Noise
+from thicket_jax.experts.population import population
+from thicket_jax.search import pipeline
+from thicket_jax.tasks.language import stories
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def measure(model: str, which: Search, size: Size, run_dir: pathlib.Path) -> dic
             options.sigma,
             noise=Noise(options.noise, options.where, options.scale),
         )
-        settings = search.Settings(k=size.k, run_dir=run_dir, setup_seconds=setup)
+        settings = pipeline.Settings(k=size.k, run_dir=run_dir, setup_seconds=setup)
         about = {
             "task": task.name,
             "model": task.model,
@@ -90,7 +90,7 @@ def measure(model: str, which: Search, size: Size, run_dir: pathlib.Path) -> dic
             "notes": list(task.notes),
             "task_provenance": dict(task.provenance),
         }
-        result = search.execute(task.problem(), experts, settings, about)
+        result = pipeline.execute(task.problem(), experts, settings, about)
     finally:
         if task.close is not None:
             task.close()

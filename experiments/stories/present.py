@@ -7,7 +7,7 @@ from typing import Any
 from experiments import machine
 from experiments.readme import markdown_table, number
 from experiments.stories.verdict import BASELINES, KINDS, VERDICTS, accuracy
-from thicket_jax.figures import COLOURS, canvas
+from thicket_jax.reports.figures import COLOURS, canvas
 
 _NAMES = {
     "base": "base",

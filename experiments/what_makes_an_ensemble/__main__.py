@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     machine.start_devices()
     from experiments.what_makes_an_ensemble.cases import FULL, QUICK
-    from thicket_jax.experts import check_choice, check_count
+    from thicket_jax.errors import check_choice, check_count
 
     cases = QUICK if options.quick else FULL
     tasks = tuple(dict.fromkeys(case.task for case in cases))
@@ -151,13 +151,13 @@ def _without_seeds(case: Any) -> dict[str, Any]:
 
 def _open(place: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the table at `place`, or a new one; a table of other settings is refused."""
-    from thicket_jax import runlog
     from thicket_jax.errors import RunError
+    from thicket_jax.runs import files
 
     settings = json.loads(json.dumps(settings))  # tuples are lists in a file
     if not place.exists():
         return {"settings": settings, "runs": []}
-    table = runlog.read_json(place)
+    table = files.read_json(place)
     table = {name: table[name] for name in ("settings", "runs")}
     if table["settings"] != settings:
         raise RunError(

@@ -11,14 +11,17 @@ import jax
 import numpy as np
 
 from experiments.what_makes_an_ensemble.cases import Case
-from thicket_jax import answers as test_answers
-from thicket_jax import devices as dv
-from thicket_jax import ensembles, metrics, tasks
-from thicket_jax.blocks import ExpertMap, expert_map
-from thicket_jax.experts import Population, population
-from thicket_jax.noise import Noise
-from thicket_jax.scoring import Scores
-from thicket_jax.selection import ranking
+from thicket_jax.ensembles import merging
+from thicket_jax.experts import population as populations
+from thicket_jax.experts.noise import Noise
+from thicket_jax.experts.population import Population, population
+from thicket_jax.mapping import devices as dv
+from thicket_jax.mapping.blocks import ExpertMap, expert_map
+from thicket_jax.scoring import metrics
+from thicket_jax.scoring.scores import Scores
+from thicket_jax.search import answers as test_answers
+from thicket_jax.selection.ranking import ranking
+from thicket_jax.tasks import registry, task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +60,7 @@ def collect(
     case: Case, seed: int, cache: str, model: str | None = None, block_size: int | str = "auto"
 ) -> Candidates:
     """Runs one search with one seed; the base is trained, in `cache`, or read from `model`."""
-    module = tasks.module(case.task)
+    module = registry.module(case.task)
     given = {"model": model} if case.task == "stories" else {}
     options = module.Options(
         num=case.num,
@@ -85,7 +88,7 @@ def collect(
             task.close()
 
 
-def _of_arrays(task: tasks.Task, experts: Population, case: Case, block: int | str) -> Candidates:
+def _of_arrays(task: task.Task, experts: Population, case: Case, block: int | str) -> Candidates:
     """A task whose answers are arrays: one program a batch, on the train and on the test items."""
     metric = metrics.metric(task.metric)
     key = "future" if task.metric == "mse" else "label"
@@ -98,17 +101,17 @@ def _of_arrays(task: tasks.Task, experts: Population, case: Case, block: int | s
         )
 
     trained = program(task.train)
-    answered = _outputs(trained, test_answers.unperturbed(experts) + experts)
+    answered = _outputs(trained, populations.unperturbed(experts) + experts)
     base_train, answered = answered[0], answered[1:]
     sign = 1.0 if metric.higher_is_better else -1.0
     values = np.array([sign * metric.per_item(x, train_targets).mean() for x in answered])
     chosen, best, fresh, scores = _chosen(experts, values, case)
     tested = program(task.test)
-    found = _outputs(tested, test_answers.unperturbed(experts) + best + fresh)
+    found = _outputs(tested, populations.unperturbed(experts) + best + fresh)
     M = len(best)
     merged = {
-        k: _outputs(_with_params(tested, ensembles.merge(task.params, best[:k])),
-                    test_answers.unperturbed(experts))[0]
+        k: _outputs(_with_params(tested, merging.merge(task.params, best[:k])),
+                    populations.unperturbed(experts))[0]
         for k in case.ks
     }  # fmt: skip
     return _candidates(
@@ -119,14 +122,14 @@ def _of_arrays(task: tasks.Task, experts: Population, case: Case, block: int | s
     )  # fmt: skip
 
 
-def _of_text(task: tasks.Task, experts: Population, case: Case, block: int | str) -> Candidates:
+def _of_text(task: task.Task, experts: Population, case: Case, block: int | str) -> Candidates:
     """A task whose answers are read on the host: classes, and the outcome of each as targets."""
     mapper = dv.mapper(None, "pmap", task.params)
     decoding = expert_map(
         task.score_fn, task.params, task.train, experts,
         mapper=mapper, block_size=block, with_id=True,
     )  # fmt: skip
-    base = test_answers.unperturbed(experts)
+    base = populations.unperturbed(experts)
     train_strings, train_items = _read(decoding, base + experts, [task.grade])
     values = train_items[1:].mean(1, dtype=np.float64)
     chosen, best, fresh, scores = _chosen(experts, values, case)
@@ -136,7 +139,7 @@ def _of_text(task: tasks.Task, experts: Population, case: Case, block: int | str
     tested = [_read(m, base + best + fresh, [r]) for m, r in zip(maps, readers, strict=True)]
     merges: list[tuple[np.ndarray, np.ndarray]] = []
     for k in case.ks:
-        params = ensembles.merge(task.params, best[:k])
+        params = merging.merge(task.params, best[:k])
         parts = [
             _read(_with_params(m, params), base, [r]) for m, r in zip(maps, readers, strict=True)
         ]

@@ -15,7 +15,9 @@ import numpy as np
 
 from experiments.what_makes_an_ensemble.candidates import Candidates, collect
 from experiments.what_makes_an_ensemble.cases import Case
-from thicket_jax import analysis, committees, ensembles
+from thicket_jax.analysis import intervals
+from thicket_jax.ensembles import combine as combine_rules
+from thicket_jax.ensembles import committees
 
 TEMPERATURES = (0.03, 0.1, 0.3, 1.0, math.inf)
 WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0)
@@ -86,7 +88,9 @@ class Bench:
         order = rng.permutation(found.train.shape[1])
         self.halves = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
         self.votes = found.metric.name == "accuracy"
-        self.plain: Callable[..., Any] = ensembles.majority_vote if self.votes else ensembles.mean
+        self.plain: Callable[..., Any] = (
+            combine_rules.majority_vote if self.votes else combine_rules.mean
+        )
         self.form = {"plain": _Form.of(found, False, self.halves)}
         if found.logits:
             self.form["probabilities"] = _Form.of(found, True, self.halves)
@@ -152,12 +156,14 @@ class Bench:
             ("weighted top K", np.arange(k), None, weights, "plain", temperature),
         ]  # fmt: skip
         if not self.votes:
-            ways.append(("median of top K", np.arange(k), ensembles.median, None, "plain", None))
+            ways.append(
+                ("median of top K", np.arange(k), combine_rules.median, None, "plain", None)
+            )
         else:
             picks = self.orders["accuracy"][:k]
             ways.append(("greedy on accuracy", picks, plain, None, "plain", None))
         if self.found.logits:
-            rule, form = ensembles.mean_probs, "probabilities"
+            rule, form = combine_rules.mean_probs, "probabilities"
             ways.append(("mean probs of top K", np.arange(k), rule, None, form, None))
             ways.append(("greedy, mean probs", self.orders[form][:k], rule, None, form, None))
         return ways
@@ -242,7 +248,7 @@ class Bench:
             assert rule is not None
             return np.asarray(rule(answers))
         if self.votes:
-            return np.asarray(ensembles.weighted_vote(answers, weights.astype(np.float32)))
+            return np.asarray(combine_rules.weighted_vote(answers, weights.astype(np.float32)))
         return np.tensordot(weights, answers.astype(np.float64), 1)
 
     def _graded(
@@ -252,8 +258,8 @@ class Bench:
         minus = {}
         for name, others in compared.items():
             pair = [self.sign * x / self.scale["test"] for x in (items, others)]
-            delta, interval = analysis.paired_difference(*pair)
-            minus[name] = _finite([delta, analysis.standard_error(pair[0] - pair[1]), *interval])
+            delta, interval = intervals.paired_difference(*pair)
+            minus[name] = _finite([delta, intervals.standard_error(pair[0] - pair[1]), *interval])
         gain = self.sign * (items.mean() - self.base_test.mean()) / self.scale["test"]
         return {
             "way": way, "k": k, "test": float(items.mean()), "gain_test": float(gain),

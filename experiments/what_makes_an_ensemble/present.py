@@ -7,7 +7,7 @@ from typing import Any
 from experiments import machine
 from experiments.readme import markdown_table, number
 from experiments.what_makes_an_ensemble.verdict import RANDOM, TOP
-from thicket_jax.figures import COLOURS, canvas
+from thicket_jax.reports.figures import COLOURS, canvas
 
 LOOKS = {  # Okabe and Ito's colours, and a marker, so that no line is known by colour alone
     TOP: ("#d55e00", "o", "-"),

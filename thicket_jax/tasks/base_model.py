@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax import checkpoints
 from thicket_jax.errors import DataError
+from thicket_jax.runs import checkpoints
 
 _CHECKPOINT, _LABEL = "params", "label.json"
 _SETTINGS = ("jax_threefry_partitionable", "jax_enable_x64", "jax_default_matmul_precision")

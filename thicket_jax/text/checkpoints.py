@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.errors import ArgumentError, DataError
-from thicket_jax.experts import check_count
+from thicket_jax.errors import ArgumentError, DataError, check_count
 from thicket_jax.text.tensor_files import (
     INDEX,
     SINGLE,

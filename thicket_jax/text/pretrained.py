@@ -10,7 +10,7 @@ import jax
 from flax import nnx
 
 from thicket_jax.errors import ArgumentError
-from thicket_jax.perturbation import leaf_paths
+from thicket_jax.experts.leaves import leaf_paths
 from thicket_jax.text.checkpoints import load_tensors, save_checkpoint
 from thicket_jax.text.config import DTYPES, Config, read_config
 from thicket_jax.text.model import abstract

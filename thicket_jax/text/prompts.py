@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from thicket_jax.errors import ArgumentError, DataError
-from thicket_jax.pieces import Layout
+from thicket_jax.scoring.layouts import Layout
 from thicket_jax.text.tokenizer import Tokenizer, open_tokenizer
 
 __all__ = [

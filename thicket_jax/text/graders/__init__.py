@@ -11,7 +11,6 @@ less than an Outcome, see `outcome`.
 """
 
 import dataclasses
-import importlib
 import importlib.util
 import inspect
 import math

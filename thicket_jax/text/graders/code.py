@@ -17,7 +17,7 @@ from typing import Any
 
 from thicket_jax.errors import DataError
 from thicket_jax.text.grading import Outcome
-from thicket_jax.text.sandbox import Check, Result, Sandbox
+from thicket_jax.text.sandbox.sandbox import Check, Result, Sandbox
 
 COLUMNS = ("passed", "ran")
 
@@ -69,7 +69,7 @@ def behaviour(checks: Sequence[Check]) -> str:
     """Names the class of programs that do the same on these checks, in 16 hexadecimal digits.
 
     Two programs do the same if every check has in both the same value (see
-    `sandbox_values.describe`), exception type or passed limit, and the same verdict.
+    `values.describe`), exception type or passed limit, and the same verdict.
     """
     done = [[check.kind, check.text, check.passed] for check in checks]
     return hashlib.sha256(json.dumps(done).encode()).hexdigest()[:16]

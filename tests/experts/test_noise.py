@@ -1,0 +1,253 @@
+"""One protocol and one set of statistics for every noise law: fixed keys, bounds from the errors.
+
+A bound is a number of standard errors: 4.5 of one estimate, 5.5 of the largest among thousands.
+"""
+
+import functools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import ndtr
+
+import thicket_jax as tj
+from thicket_jax.errors import ArgumentError
+from thicket_jax.experts import threefry
+from thicket_jax.experts.laws import FAMILIES
+from thicket_jax.experts.noise import Noise
+from thicket_jax.experts.perturbation import apply_noise, leaf_noise
+
+SHAPES = [(), (0,), (31,), (33,), (3, 5, 7)]
+LARGE = 2**20
+every_family = pytest.mark.parametrize("family", FAMILIES)
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+every_prng = pytest.mark.parametrize("prng", ["threefry2x32", "threefry4x32"])
+
+
+def draw(family, key, shape):
+    return np.asarray(jax.jit(FAMILIES[family].draw, static_argnums=1)(key, shape))
+
+
+def many(family, seed=7):
+    return draw(family, jax.random.key(seed), (LARGE,)).astype(np.float64)
+
+
+@functools.cache
+def experts_noise(family, prng="threefry2x32"):
+    """Noise of 512 experts for two leaves of one shape: each float64 [512, 1024]."""
+    law = Noise(family)
+    experts = tj.population(jax.random.key(5, impl=prng), 512, 0.1, noise=law)
+    axes = tj.Population(None, 0, 0, 0, law)
+
+    def leaves(expert):
+        return [leaf_noise(expert, path, (32, 32)) for path in ("layers.0.w", "layers.1.w")]
+
+    drawn = jax.jit(jax.vmap(leaves, in_axes=(axes,)))(experts)
+    return [np.asarray(leaf, np.float64).reshape(512, 1024) for leaf in drawn]
+
+
+def correlations(rows, columns):
+    """The z value of every row's correlation with every column: rows [R, n], columns [C, n]."""
+    rows, columns = (x - x.mean(1, keepdims=True) for x in (rows, columns))
+    rows, columns = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (rows, columns))
+    return rows @ columns.T * math.sqrt(rows.shape[1])
+
+
+# The protocol.
+
+
+@every_family
+@every_shape
+def test_a_law_gives_float32_of_the_shape_and_the_same_again(family, shape):
+    key = jax.random.key(1)
+    first = draw(family, key, shape)
+    assert first.shape == shape
+    assert first.dtype == np.float32
+    assert np.isfinite(first).all()
+    np.testing.assert_array_equal(draw(family, key, shape), first)
+
+
+@every_family
+def test_vmap_is_a_loop_with_or_without_jit(family):
+    keys = jax.random.split(jax.random.key(2), 4)
+    law = FAMILIES[family].draw
+    together = jax.jit(jax.vmap(law, (0, None)), static_argnums=1)(keys, (33,))
+    np.testing.assert_array_equal(together, np.stack([draw(family, key, (33,)) for key in keys]))
+    np.testing.assert_array_equal(together[2], law(keys[2], (33,)))
+
+
+@every_family
+def test_another_key_gives_other_noise(family):
+    keys = jax.random.split(jax.random.key(0), 3)
+    first, second, third = (draw(family, key, (3, 5, 7)) for key in keys)
+    for one, other in ((first, second), (first, third), (second, third)):
+        assert (one != other).mean() > 0.3
+
+
+@every_family
+def test_a_law_survives_json_and_is_a_static_argument(family):
+    law = Noise(family, where="kernel$", scale="relative")
+    again = Noise.from_json(json.loads(json.dumps(law.to_json())))
+    assert again == law
+    assert hash(again) == hash(law)
+    assert len({law, again, Noise(family), Noise(family, scale="relative")}) == 3
+
+
+def test_the_public_functions_name_the_families():
+    for make in (tj.gaussian, tj.rademacher, tj.tied_gaussian):
+        assert make() == Noise(make.__name__, None, "absolute")
+        assert make(where="w", scale="relative") == Noise(make.__name__, "w", "relative")
+    assert {law.family for law in (tj.gaussian(), tj.rademacher(), tj.tied_gaussian())} == set(
+        FAMILIES
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Noise("cauchy"), ["'cauchy'", "gaussian, rademacher, tied_gaussian"]),
+        (lambda: tj.gaussian(scale="rms"), ["scale='rms'", "absolute, relative"]),
+        (lambda: Noise("gaussian", version=2), ["version 2", "use the release"]),
+        (lambda: tj.rademacher(where="(kernel"), ["where='(kernel'", "regular expression"]),
+        (lambda: tj.gaussian(where=["kernel"]), ["where=['kernel']", "text"]),
+    ],
+)
+def test_what_cannot_be_a_law_is_one_line_that_says_so(make, says):
+    with pytest.raises(ArgumentError) as caught:
+        make()
+    text = str(caught.value)
+    assert "\n" not in text
+    assert all(part in text for part in says), text
+
+
+# The values.
+
+
+@every_family
+def test_mean_is_0_and_variance_is_1(family):
+    values = many(family)
+    assert abs(values.mean()) < 4.5 / math.sqrt(LARGE)
+    # The variance of ε² is E[ε⁴] − 1: 2 of a normal law, 0 of signs, whose square is exactly 1.
+    error = math.sqrt(2 / LARGE)
+    assert abs(np.square(values).mean() - 1) < 4.5 * error
+    assert family != "rademacher" or np.square(values).mean() == 1
+
+
+@pytest.mark.parametrize("family", ["gaussian", "tied_gaussian"])
+def test_gaussian_is_normal(family):
+    values = many(family)
+    assert abs((values**3).mean()) < 4.5 * math.sqrt(15 / LARGE)
+    assert abs((values**4).mean() - 3) < 4.5 * math.sqrt(96 / LARGE)
+    # Kolmogorov and Smirnov's distance is below 1.95 / sqrt(N) in 999 of 1000 samples.
+    below = ndtr(np.sort(values))
+    steps = np.arange(LARGE + 1) / LARGE
+    distance = max((steps[1:] - below).max(), (below - steps[:-1]).max())
+    assert distance < 1.95 / math.sqrt(LARGE)
+    assert 4.5 < np.abs(values).max() < 6
+
+
+@every_prng
+@pytest.mark.parametrize("shape", [(1,), (31,), (32,), (33,), (3, 5, 7), (64, 9)], ids=str)
+def test_rademacher_is_the_words_bits(shape, prng):
+    """A slow reference: element i is bit i // W of word i % W, and a set bit is −1."""
+    key = jax.random.key(11, impl=prng)
+    size = math.prod(shape)
+    num_words = math.ceil(size / 32)
+    words = [int(word) for word in jax.random.bits(key, (num_words,), jnp.uint32)]
+    expected = [-1.0 if words[i % num_words] >> (i // num_words) & 1 else 1.0 for i in range(size)]
+    np.testing.assert_array_equal(
+        draw("rademacher", key, shape), np.asarray(expected, np.float32).reshape(shape)
+    )
+
+
+@every_prng
+def test_rademacher_is_signs_balanced_in_each_of_the_32_bits(prng):
+    values = draw("rademacher", jax.random.key(7, impl=prng), (LARGE,))
+    assert set(np.unique(values)) == {-1.0, 1.0}
+    by_bit = values.reshape(32, LARGE // 32).astype(np.float64)
+    assert (np.abs(by_bit.mean(1)) * math.sqrt(LARGE // 32)).max() < 4.5
+    between = correlations(by_bit, by_bit)[np.triu_indices(32, 1)]
+    assert np.abs(between).max() < 4.5
+
+
+# Independence.
+
+
+@every_family
+@every_prng
+def test_experts_are_uncorrelated(family, prng):
+    noise = experts_noise(family, prng)[0]
+    between = correlations(noise, noise)[np.triu_indices(512, 1)]
+    assert np.abs(between).max() < 5.5
+    # The squares of n z values add up to about a chi-square of n degrees of freedom.
+    assert abs(np.square(between).mean() - 1) < 4.5 * math.sqrt(2 / between.size)
+
+
+@pytest.mark.parametrize("family", ["gaussian", "rademacher"])
+def test_leaves_of_the_same_shape_are_uncorrelated(family):
+    noise = experts_noise(family)
+    between = correlations(noise[0], noise[1])
+    assert np.abs(between).max() < 5.5
+    assert np.abs(np.diagonal(between)).max() < 4.5
+    assert abs(np.square(between).mean() - 1) < 4.5 * math.sqrt(2 / between.size)
+
+
+def test_tied_leaves_of_the_same_shape_are_fully_correlated():
+    noise = experts_noise("tied_gaussian")
+    np.testing.assert_array_equal(noise[0], noise[1])
+
+
+@every_family
+def test_neighbouring_elements_are_uncorrelated(family):
+    """Along both axes, and between the signs that come from one word (LARGE // 32 apart)."""
+    values = many(family)
+    for lag in (1, 2, 31, 32, 33, 1024, LARGE // 32, LARGE // 4):
+        z = (values[:-lag] * values[lag:]).sum() / math.sqrt(LARGE - lag)
+        assert abs(z) < 4.5, lag
+
+
+@every_family
+def test_the_draw_of_sigmas_is_uncorrelated_with_the_noise(family):
+    drawn = tj.population(jax.random.key(5), 512, (1, 2, 3), assign="random").sigmas
+    noise = experts_noise(family)[0]
+    between = correlations(np.asarray(drawn, np.float64)[None], noise.T)
+    assert np.abs(between).max() < 5.5
+    assert abs(np.square(between).mean() - 1) < 4.5 * math.sqrt(2 / between.size)
+
+
+@pytest.mark.parametrize("prng", ["threefry2x32", "threefry4x32"])
+@pytest.mark.parametrize("shape", [(), (1,), (5, 7), (100_003,)], ids=str)
+def test_gaussian_is_jax_random_normal(shape, prng):
+    key = jax.random.key(23, impl=prng)
+    np.testing.assert_array_equal(
+        draw("gaussian", key, shape), jax.jit(jax.random.normal, static_argnums=1)(key, shape)
+    )
+
+
+def test_words_are_jax_random_bits():
+    keys = jax.random.split(jax.random.key(29), 3)
+    drawn = jax.jit(jax.vmap(lambda key: threefry.words(key, (1001,))))(keys)
+    expected = [jax.random.bits(key, (1001,)) for key in keys]
+    np.testing.assert_array_equal(drawn, expected)
+
+
+@pytest.mark.parametrize("family", ["gaussian", "rademacher"])
+@pytest.mark.parametrize(
+    ("shapes", "prng"),
+    [
+        (((1024, 1024),), "threefry2x32"),
+        (((1024, 1024),), "threefry4x32"),
+        (((128, 128),) * 4, "threefry2x32"),
+    ],
+    ids=["one", "one of 4x32", "four"],
+)
+def test_no_array_of_noise_survives_compiling(shapes, family, prng):
+    params = {f"w{i}": jax.ShapeDtypeStruct(shape, jnp.float32) for i, shape in enumerate(shapes)}
+    expert = tj.population(jax.random.key(0, impl=prng), 1, 0.1, noise=Noise(family))[0]
+    scales = (np.float32(1),) * len(shapes)
+    compiled = jax.jit(apply_noise).lower(params, expert, scales).compile()
+    memory = compiled.memory_analysis()
+    assert memory.temp_size_in_bytes < 0.1 * memory.output_size_in_bytes

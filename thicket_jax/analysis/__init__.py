@@ -1,0 +1,1 @@
+"""Numbers from logged scores; no model."""

@@ -1,0 +1,1 @@
+"""The command `thicket`; the only package that prints."""

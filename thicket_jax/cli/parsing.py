@@ -1,0 +1,123 @@
+"""How words become options; what cannot is one line."""
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from thicket_jax.errors import ArgumentError
+
+_SHORT = {"majority": "majority_vote", "weighted": "weighted_vote"}
+
+
+def combine_names(text: str | None) -> list[str] | None:
+    """Reads --vote: names of combine rules, or shorter ones for votes; None is the run's own."""
+    if text is None:
+        return None
+    names = [word.strip() for word in text.split(",") if word.strip()]
+    if not names:
+        raise ArgumentError(f"--vote {text!r} names no rule; use majority, weighted, mean, ...")
+    return [_SHORT.get(name, name) for name in names]
+
+
+def parse(kind: Any, words: list[str], prog: str) -> Any:
+    """Parses options with tyro; a parse error is one line."""
+    import tyro
+
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def _lists(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+        if info.type == tuple[int, ...]:
+            return _comma_list(int)
+        return _comma_list(float) if info.type == tuple[float, ...] else None
+
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            # Without a word None, an optional flag is --chat and --no-chat.
+            config = (tyro.conf.DisallowNone,)
+            return tyro.cli(kind, args=words, prog=prog, registry=registry, config=config)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise Help from None
+        raise ArgumentError(_one_line(errors.getvalue(), prog)) from None
+
+
+def _comma_list(item: type) -> Any:
+    import tyro
+
+    def read(words: list[str]) -> tuple:
+        try:
+            return tuple(item(word) for word in words[0].split(",") if word.strip())
+        except ValueError:
+            raise ValueError(
+                f"{words[0]!r} is not a comma-separated list of {item.__name__}s"
+            ) from None
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{item.__name__.upper()},...",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(str(x) for x in value)],
+    )
+
+
+class Help(Exception):  # noqa: N818
+    """Help was asked for and printed."""
+
+
+def _one_line(text: str, prog: str) -> str:
+    """Reduces tyro's message to its words: no frame (drawn, or of dashes), title or help text."""
+    lines = text.splitlines()
+    framed = text.lstrip().startswith("╭")
+    inside = [line.strip("│╰╯─ ") for line in lines if not line.startswith("╭")]
+    words = " ".join(" ".join(re.sub(r"^ *-{4,} *$", "─", line) for line in inside).split())
+    if not framed:
+        words = words.partition("─")[2]
+    words = re.sub(r"─ *Perhaps you meant: (--[\w-]+)", r"; perhaps you meant \1 ─", words)
+    words = re.split(r"Argument helptext|For full helptext|─", words)[0]
+    words = re.sub(r"Perhaps you meant: (--[\w-]+).*", r"perhaps you meant \1", words)
+    return f"{words.strip().rstrip('.')}; see {prog} --help"
+
+
+def block_size(text: str) -> int | str:
+    """Reads --block-size."""
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentError(f"--block-size {text} must be a whole number or auto") from None
+
+
+USAGE = """\
+usage: thicket COMMAND ...
+
+  thicket tasks                       what can be run, one line each
+  thicket run TASK [options]          base, sample, score, select, ensemble, report
+  thicket density TASKS [options]     one population on several tasks: density, discordance
+  thicket resume RUN                  go on with an interrupted run
+  thicket report RUN [options]        tables and figures again, from the log alone
+  thicket landscape RUN [options]     scores over a plane through the base
+  thicket export RUN --rank 1 --to D  one expert (or --merge K) as a checkpoint
+
+  thicket COMMAND --help              the options of a command (thicket run TASK --help)
+"""
+
+
+@contextlib.contextmanager
+def _help_is_fine() -> Iterator[None]:
+    with contextlib.suppress(Help):
+        yield
+
+
+def _take_name(words: list[str], command: str, what: str) -> tuple[str, list[str]]:
+    if not words or words[0].startswith("-"):
+        if words and words[0] in ("-h", "--help"):
+            print(USAGE, end="")
+            raise Help
+        raise ArgumentError(f"thicket {command} needs {what} first; see thicket --help")
+    return words[0], words[1:]

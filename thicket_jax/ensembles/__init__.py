@@ -1,0 +1,1 @@
+"""K experts → one answer, or one parameter set."""

@@ -1,0 +1,162 @@
+"""Predictions of K experts → one; and K experts → one parameter set.
+
+A combine rule is a function of predictions [K, B, ...], best expert first, to [B, ...].
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from thicket_jax.errors import ArgumentError
+
+TIE = 1e-6  # votes whose weights are this close, relative to the larger, are tied
+
+
+class Combine(Protocol):
+    """Joins the predictions of K experts.
+
+    Args:
+      predictions: [K, B, ...], best expert first.
+
+    Returns:
+      [B, ...]; with K = 1 the answer of that expert.
+    """
+
+    def __call__(self, predictions: Any) -> Any:
+        """Joins the predictions."""
+        ...
+
+
+def majority_vote(predictions: Any) -> jax.Array:
+    """Returns the most common answer: int [B].
+
+    Ties go to the better-ranked expert: of the tied answers, the one that the best expert gave.
+    A negative label abstains; where everybody does, the answer is −1.
+
+    Args:
+      predictions: integer labels [K, B], or class scores [K, B, C], of which the argmax votes.
+
+    Raises:
+      ArgumentError: neither of these.
+    """
+    votes = _labels("majority_vote", predictions)
+    return _winner(votes, jnp.ones(len(votes), jnp.float32))
+
+
+def weighted_vote(predictions: Any, weights: Any) -> jax.Array:
+    """Returns the answer of the largest total weight: int [B].
+
+    Ties, to 6 digits, and abstention as in `majority_vote`.
+
+    Args:
+      predictions: as in `majority_vote`.
+      weights: float [K], such as the experts' scores on the training items. Below 0 and NaN count
+        as 0; if nothing is left, all are equal.
+
+    Raises:
+      ArgumentError: predictions of another kind, or not one weight an expert.
+
+    Example:
+      >>> weighted_vote(jnp.asarray([[3], [5], [5]]), [0.9, 0.3, 0.4]).tolist()
+      [3]
+    """
+    votes = _labels("weighted_vote", predictions)
+    given = jnp.asarray(weights, jnp.float32)
+    if given.shape != votes.shape[:1]:
+        raise ArgumentError(
+            f"weights {list(given.shape)} do not fit predictions of {len(votes)} experts; give one "
+            "each"
+        )
+    given = jnp.where(given > 0, given, 0)
+    return _winner(votes, jnp.where(given.sum() > 0, given, jnp.ones_like(given)))
+
+
+def _labels(rule: str, predictions: Any) -> jax.Array:
+    votes = jnp.asarray(predictions)
+    if votes.ndim == 3:
+        votes = votes.argmax(-1)
+    if votes.ndim != 2 or jnp.issubdtype(votes.dtype, jnp.floating):
+        raise ArgumentError(
+            f"{rule} got {votes.dtype}{list(votes.shape)}; it takes integer labels [K, B] "
+            "or class scores [K, B, C]; use mean or median for numbers"
+        )
+    return votes
+
+
+@jax.jit
+def _winner(votes: jax.Array, weights: jax.Array) -> jax.Array:
+    """The label of the largest weight; of tied ones, the one that the best expert gave."""
+
+    def add(totals: jax.Array, row: tuple) -> tuple[jax.Array, None]:
+        vote, weight = row
+        return totals + jnp.where(votes == vote[None], weight, 0), None
+
+    totals, _ = jax.lax.scan(add, jnp.zeros(votes.shape, jnp.float32), (votes, weights))
+    signed = jnp.issubdtype(votes.dtype, jnp.signedinteger)
+    if signed:
+        totals = jnp.where(votes < 0, -1, totals)
+    # Equal totals of weights may differ by rounding; counts are whole and exact.
+    best = (totals >= totals.max(0, keepdims=True) * (1 - TIE)).argmax(0)
+    found = jnp.take_along_axis(votes, best[None], 0)[0]
+    return jnp.maximum(found, -1) if signed else found
+
+
+def mean(predictions: Any) -> jax.Array:
+    """Returns the mean of predictions [K, B, ...] over experts, float32 [B, ...]."""
+    return jnp.mean(jnp.asarray(predictions, jnp.float32), 0)
+
+
+def median(predictions: Any) -> jax.Array:
+    """Returns the median of predictions [K, B, ...] over experts, float32 [B, ...].
+
+    Of an even K it is the mean of the middle two.
+    """
+    return jnp.median(jnp.asarray(predictions, jnp.float32), 0)
+
+
+def mean_probs(predictions: Any) -> jax.Array:
+    """Returns the mean of the experts' class probabilities, float32 [B, C].
+
+    Args:
+      predictions: logits [K, B, C]; each expert's softmax is taken, then the mean.
+    """
+    logits = jnp.asarray(predictions)
+    if logits.ndim < 3 or not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise ArgumentError(
+            f"mean_probs got {logits.dtype}{list(logits.shape)}; it takes logits [K, B, C]; "
+            "use majority_vote for labels"
+        )
+    return jnp.mean(jax.nn.softmax(logits.astype(jnp.float32), -1), 0)
+
+
+COMBINES: dict[str, Combine] = {
+    "majority_vote": majority_vote,
+    "mean": mean,
+    "median": median,
+    "mean_probs": mean_probs,
+}
+WEIGHTED: dict[str, Callable[[Any, Any], Any]] = {"weighted_vote": weighted_vote}
+"""Rules that take each expert's score on the training items as well; see `with_weights`."""
+RULES: dict[str, Callable[..., Any]] = {**COMBINES, **WEIGHTED}
+
+
+def combine_rule(name: str) -> Callable[..., Any]:
+    """Returns the combine rule called `name`; an unknown name is an `ArgumentError`."""
+    if name not in RULES:
+        raise ArgumentError(f"combine={name!r} is unknown; choose one of: {', '.join(RULES)}")
+    return RULES[name]
+
+
+def with_weights(rule: Callable[..., Any], weights: Any) -> Combine:
+    """Returns a rule of predictions alone: a weighted rule with its weights, others as they are.
+
+    Args:
+      rule: a combine rule, or one of `WEIGHTED`.
+      weights: float [K], the scores of the experts whose predictions it will get.
+    """
+    if rule in WEIGHTED.values():
+        return functools.partial(rule, weights=weights)
+    return rule

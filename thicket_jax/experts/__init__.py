@@ -1,0 +1,1 @@
+"""Who: an expert is a recipe; the recipe → parameters."""

@@ -1,0 +1,222 @@
+"""A function of one expert's parameters, without building the parameters.
+
+`Factored` is W plus a low-rank step: a matrix product with it is one with the shared W, and two
+thin ones with the factors. `Deferred` is a leaf that is perturbed where it is used and dropped
+after. The function knows of neither: `interpreter.call` runs its jaxpr on them.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex
+
+from thicket_jax.experts.low_rank import draw_factors
+from thicket_jax.experts.noise import LOW_RANK
+from thicket_jax.experts.perturbation import Moves, moves
+from thicket_jax.experts.population import Population
+from thicket_jax.mapping import interpreter
+from thicket_jax.mapping.factored_rules import RULES, Parts
+from thicket_jax.mapping.interpreter import Special, bind
+
+_LOG = logging.getLogger("thicket_jax")
+
+
+def evaluate(
+    fn: Callable[..., Any],
+    params: Any,
+    expert: Population,
+    scales: tuple[Any, ...],
+    *rest: Any,
+    stream: bool = False,
+    named: set[str] | None = None,
+) -> Any:
+    """Returns `fn(θ + σ·ε, *rest)` for one expert; pure, for use inside jit, vmap and pmap.
+
+    Under a low-rank law the noise of matrices is applied at the operations that use them (EGGROLL,
+    arXiv 2511.16652, section 3), in float32 equal to the perturbed function to about 1e-5. A
+    matrix that meets an operation without a rule is built there, and named in a log message.
+
+    Args:
+      fn: `(params, *rest) -> tree`, any traceable function.
+      params: θ.
+      expert: a population of no axis.
+      scales: `leaf_scales(params, expert.noise)`.
+      rest: further arguments.
+      stream: perturb every dense leaf where it is used, instead of all of them at first: the same
+        bits, drawn again for every use (in a loop: in every step).
+      named: leaves that were named already; None names none.
+
+    Returns:
+      What `fn` returns. Memory: θ, the factors, and with `stream` the largest leaf; without it, the
+      leaves whose noise is dense.
+    """
+    ready = moves(params, expert, scales)
+    kinds = {i: ready.noise.letters(ready.plan.paths[i], ready.leaves[i].ndim) for i in ready.keys}
+    dense = [i for i, letters in kinds.items() if not letters]
+    values = dict(enumerate(ready.leaves))
+    if stream:
+        values |= {i: Deferred(ready, i) for i in dense}
+    else:
+        values |= ready.moved(dense)
+    values |= _factored(ready, {i: x for i, x in kinds.items() if x}, named)
+    return interpreter.call(fn, list(values.values()), params, *rest)
+
+
+def _factored(ready: Moves, kinds: dict[int, str], named: set[str] | None) -> dict[int, "Factored"]:
+    """Draws the factors; those of leaves of one shape in one loop."""
+    groups: dict[Any, list[int]] = {}
+    for i, letters in kinds.items():
+        groups.setdefault((ready.leaves[i].shape, letters), []).append(i)
+    found = {}
+    for (shape, letters), members in groups.items():
+        keys = jnp.stack([ready.keys[i] for i in members])
+        left, right = draw_factors(ready.noise, keys, shape, letters)
+        for n, i in enumerate(members):
+            step = ready.sigma * ready.scales[i]
+            parts = Parts(ready.leaves[i], left[n], right[n], step, letters)
+            found[i] = Factored(parts, _Teller(ready.plan.paths[i], named))
+    return dict(sorted(found.items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Teller:
+    """Names a leaf that had to be built, once."""
+
+    path: str
+    named: set[str] | None
+
+    def tell(self, array: jax.Array, why: str) -> None:
+        leaf = f"{self.path} {why}"
+        if self.named is None or leaf in self.named:
+            return
+        self.named.add(leaf)
+        _LOG.warning(
+            "leaf %r %s is built for every expert of a block (%s bytes each): %r has no rule for "
+            "low-rank noise",
+            self.path,
+            list(array.shape),
+            f"{array.nbytes:,}",
+            why,
+        )
+
+
+class Factored(Special):
+    """W + step·ε, ε of low rank, not built unless an operation has no rule for it."""
+
+    def __init__(self, parts: Parts, teller: _Teller, source: "Factored | None" = None) -> None:
+        """Holds the parts; `source` is the value that this one is a view of, in this scope."""
+        self.parts, self.teller, self.source = parts, teller, source
+        self.base = parts.base
+        self.held: jax.Array | None = None
+        self.built_for = None
+
+    def fresh(self) -> "Factored":
+        """Returns the value without what was built outside, unless it is built already."""
+        if self.held is not None:
+            copy = Factored(self.parts, self.teller)
+            copy.held = self.held
+            return copy
+        return Factored(self.parts, self.teller)
+
+    def build(self, why: str) -> jax.Array:
+        """Returns θ + σ·ε of the leaf, as `perturb` computes it up to rounding."""
+        if self.held is None:
+            self.teller.tell(self.base, why)
+            self.held = self.parts.built()
+            self.built_for = why
+            if self.source is not None:
+                self.source.built_for = why
+        return self.held
+
+    def unstack(self) -> tuple[Any, Callable[[Any], Any]]:
+        """Returns the stacks to scan over; a factor that does not span axis 0 is not scanned."""
+        if self.held is not None:
+            return self.held, lambda array: array
+        arrays, rebuild = self.parts.unstacked()
+        return arrays, lambda slices: Factored(rebuild(slices), self.teller)
+
+    def apply(self, equation: jex.JaxprEqn, values: list[Any]) -> list[Any] | None:
+        """Applies a rule, if the operation has one for these operands."""
+        rule = RULES.get(equation.primitive.name)
+        if rule is None or self.held is not None or sum(x is self for x in values) > 1:
+            return None
+        position = next(i for i, x in enumerate(values) if x is self)
+        # Only one operand can stay implicit; the others are arrays.
+        others = [
+            x.build(equation.primitive.name) if isinstance(x, Special) and x is not self else x
+            for x in values
+        ]
+        others = [None if x is self else x for x in others]
+        found = rule(self.parts, position, others, equation)
+        if found is None:
+            return None
+        return [self._view(x) if isinstance(x, Parts) else x for x in found]
+
+    def _view(self, parts: Parts) -> "Factored":
+        return Factored(parts, self.teller, self.source or self)
+
+
+_VIEWS = {
+    "broadcast_in_dim",
+    "convert_element_type",
+    "copy",
+    "copy_p",
+    "reshape",
+    "slice",
+    "squeeze",
+    "transpose",
+}
+
+
+class Deferred(Special):
+    """A leaf that is perturbed where it is used, and not kept."""
+
+    hoisted = False
+
+    def __init__(self, ready: Moves, index: int, views: tuple[jex.JaxprEqn, ...] = ()) -> None:
+        """Holds what moves leaf `index`, and the views of it that were taken since."""
+        self.ready, self.index, self.views = ready, index, views
+        self.base = ready.leaves[index]
+        for view in views:
+            (self.base,) = bind(view, [self.base])
+
+    def build(self, why: str) -> jax.Array:
+        """Returns θ + σ·ε of the leaf, the same bits as in `perturb`."""
+        del why
+        array = self.ready.leaf(self.index)
+        for view in self.views:
+            (array,) = bind(view, [array])
+        return array
+
+    def unstack(self) -> tuple[Any, Callable[[Any], Any]]:
+        """Returns the whole leaf: its noise is drawn at once."""
+        return self.build("scan"), lambda array: array
+
+    def apply(self, equation: jex.JaxprEqn, values: list[Any]) -> list[Any] | None:
+        """Builds the leaf and applies the operation, in a region of their own.
+
+        Compilers order by what depends on what, and nothing keeps them from building every leaf at
+        first. What is inside a branch lives no longer than the branch.
+        """
+        if equation.primitive.name in _VIEWS and len(values) == 1:
+            return [Deferred(self.ready, self.index, (*self.views, equation))]
+
+        def use() -> list[Any]:
+            name = equation.primitive.name
+            return bind(equation, [x.build(name) if isinstance(x, Special) else x for x in values])
+
+        shapes = jax.eval_shape(use)
+        # True, as no word has more bits; a compiler that saw that would merge the branches.
+        word = jax.random.key_data(self.ready.root)[0]
+        always = jax.lax.population_count(word) <= np.uint32(32)
+        return jax.lax.cond(always, use, lambda: [jnp.zeros(x.shape, x.dtype) for x in shapes])
+
+
+def is_implicit(noise: Any) -> bool:
+    """Whether a law's noise is applied where parameters are used rather than added to them."""
+    return bool(noise.family == LOW_RANK)

@@ -1,0 +1,1 @@
+"""Numbers → words, pictures, pages."""

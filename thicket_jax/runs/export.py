@@ -1,0 +1,87 @@
+"""One expert, or a merge of the best, of a finished run as a checkpoint."""
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from thicket_jax.ensembles.merging import merge as merge_experts
+from thicket_jax.errors import ArgumentError, RunError, check_count
+from thicket_jax.experts.perturbation import perturb
+from thicket_jax.experts.population import Population
+from thicket_jax.runs import checkpoints, files
+
+Save = Callable[[Any, pathlib.Path, Mapping[str, Any]], Any]
+"""`(params, folder, notes)` writes a checkpoint; `notes` is JSON, the recipe of these weights."""
+
+
+def load_population(run_dir: pathlib.Path) -> Population:
+    """Returns the experts of a finished run that did not fail, best first."""
+    path = run_dir / "experts.json"
+    if not path.exists() and (run_dir / "config.json").exists():
+        raise RunError(f"{run_dir} is not finished; go on with: thicket resume {run_dir}")
+    stored = files.read_json(path)
+    try:
+        rows = sorted((r for r in stored["experts"] if not r["failed"]), key=lambda r: r["rank"])
+        columns = {f"{name}s": [row[name] for row in rows] for name in ("id", "sigma", "sign")}
+        return Population.from_json({**stored["population"], **columns})
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{path} is damaged ({type(error).__name__}: {error}); restore it from a copy"
+        ) from None
+
+
+def export(
+    run_dir: pathlib.Path,
+    params: Any,
+    to: pathlib.Path,
+    *,
+    rank: int | None = None,
+    merge: int | None = None,
+    save: Save | None = None,
+) -> pathlib.Path:
+    """Writes one expert's parameters, the bits that were scored, or a merge.
+
+    Everything comes from `params` and experts.json: the log is not read.
+
+    Args:
+      run_dir: a finished run.
+      params: the run's base parameters; their fingerprint is compared with the run's.
+      to: folder of the checkpoint; must not exist.
+      rank: of the expert, 1 is the best.
+      merge: merge the best so many experts instead, with equal weights.
+      save: writes the checkpoint in the task's own format; default Orbax, as a pytree.
+
+    Returns:
+      The checkpoint's absolute path.
+
+    Raises:
+      RunError: the run is unfinished or damaged, or `params` are not its base.
+      ArgumentError: a rank or count beyond the experts, or `to` exists.
+    """
+    experts = load_population(run_dir)
+    config = files.read_json(run_dir / "config.json")
+    if files.fingerprint(params) != config["fingerprints"]["params"]:
+        raise RunError(f"the base parameters are not those of {run_dir}; its base model changed")
+    wanted = check_count("rank" if merge is None else "merge", rank if merge is None else merge)
+    if wanted > len(experts):
+        raise ArgumentError(f"{run_dir} has {len(experts)} experts that did not fail, not {wanted}")
+    if to.exists():
+        raise ArgumentError(f"{to} exists; choose another folder")
+    if merge is None:
+        chosen = experts[wanted - 1 : wanted]
+        tree = perturb(params, chosen[0])
+    else:
+        chosen = experts[:wanted]
+        tree = merge_experts(params, chosen)
+    if save is None:
+        checkpoints.save(to, tree)
+    else:
+        notes = {
+            "made_by": f"thicket_jax {config['versions']['thicket_jax']}",
+            "task": config["task"],
+            "base": {"model": config["model"], "fingerprint": config["fingerprints"]["params"]},
+            "rank" if merge is None else "merge": wanted,
+            "experts": chosen.to_json(),
+        }
+        save(tree, to, notes)
+    return to.absolute()

@@ -1,0 +1,85 @@
+"""How items lie in a batch, and the order in which every expert sees them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thicket_jax.errors import ScoreError
+
+# Experts fold ids below 2**31 into the root key, the sigma draw 2**32 - 1, the tasks 2**31 + 1.
+_ORDER_STREAM = 0xFFFFFFFE
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How items lie in a batch that has them elsewhere than on the leading axis of its leaves.
+
+    Attributes:
+      count: batch → number of its items, B; fillers do not count and come last.
+      take: (batch, indices int [m]) → a batch of these items in this order; leaves that it passes
+        on as they are, such as keys, are the same for every piece.
+      axes: leading axes of a score function's output that number the items, the last fastest.
+    """
+
+    count: Callable[[Any], int]
+    take: Callable[[Any, np.ndarray], Any]
+    axes: int = 1
+
+
+def item_order(key: jax.Array, items: int) -> np.ndarray:
+    """Returns the order in which every expert sees the items, int [B].
+
+    A permutation from the population's key, folded with a number that is no expert's id: the
+    noise of no expert depends on it. The key is not consumed.
+    """
+    stream = jax.random.fold_in(key, np.uint32(_ORDER_STREAM))
+    high, low = np.asarray(jax.random.bits(stream, (2, items), "uint32")).astype(np.uint64)
+    return np.argsort((high << np.uint64(32)) | low, kind="stable")
+
+
+def leading_layout(score_fn: Callable[..., Any], params: Any, batch: Any, with_id: bool) -> Layout:
+    """Returns the layout of a batch whose items are on the leading axis.
+
+    B is the length of what the score function returns. Leaves of the batch with a leading axis of
+    B are cut; all others are passed whole.
+
+    Raises:
+      ScoreError: one score for all items, or no leaf that has the items.
+    """
+    outputs = jax.eval_shape(score_fn, params, batch, *((np.int32(0),) if with_id else ()))
+    lengths = {x.shape[0] if x.ndim else 0 for x in jax.tree.leaves(outputs)}
+    if len(lengths) != 1 or 0 in lengths:
+        found = ", ".join(f"{x.dtype}{list(x.shape)}" for x in jax.tree.leaves(outputs))
+        raise ScoreError(
+            f"score_fn returned {found or 'nothing'}; selection in rounds needs one outcome per "
+            "item, [B]: return it before the mean, or score every expert on everything (tj.score, "
+            "select='all')"
+        )
+    (B,) = lengths
+    if not any(_has_items(x, B) for x in jax.tree.leaves(batch)):
+        shapes = ", ".join(str(list(np.shape(x))) for x in jax.tree.leaves(batch)) or "no arrays"
+        raise ScoreError(
+            f"score_fn returned {B} outcomes, but no leaf of the batch has {B} items on its "
+            f"leading axis ({shapes}); put the items there, so that some of them can be taken"
+        )
+
+    def take(batch: Any, indices: np.ndarray) -> Any:
+        return jax.tree.map(lambda x: _rows(x, indices) if _has_items(x, B) else x, batch)
+
+    return Layout(lambda _: B, take)
+
+
+def _has_items(leaf: Any, count: int) -> bool:
+    return bool(np.ndim(leaf)) and np.shape(leaf)[0] == count
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _rows(leaf: Any, indices: np.ndarray) -> Any:
+    return leaf[indices] if _is_key(leaf) else np.asarray(leaf)[indices]

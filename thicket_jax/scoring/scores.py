@@ -1,0 +1,155 @@
+"""What scoring N experts gives, and how parts of it are joined."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from thicket_jax.errors import ScoreError, ThicketError
+
+ScoreFn = Callable[[Any, Any], Any]
+"""`(params, batch) -> float [] or [B]`; pure; higher is better; [B] are per-item outcomes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Graded:
+    """What a grade may return instead of a bare float32 [n, B].
+
+    Attributes:
+      items: float32 [n, B], outcomes, higher is better; NaN: this expert failed.
+      answers: object [n, B] of `str` or None, canonical answers; equal strings are one answer.
+      columns: name → float32 [n, B], further outcomes; `tokens`, generated tokens, is one. A
+        grade returns the same names every time.
+      texts: object [n, B] of `str`, what was answered in full; not kept for training items.
+    """
+
+    items: np.ndarray
+    answers: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    texts: np.ndarray | None = None
+
+
+Grade = Callable[[Any], np.ndarray | Graded]
+"""`outputs [n, B, ...] -> float32 [n, B]` or `Graded`, on the host; higher is better."""
+
+Progress = Callable[[int, int], None]
+"""Called with (experts done, experts in all)."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """The outcome of scoring N experts. A registered pytree of numpy arrays.
+
+    Attributes:
+      values: float32 [N], higher is better; −inf where failed.
+      failed: bool [N]: the score was NaN or infinite. A failed expert ranks last.
+      items: float32 [N, B], per-item outcomes as scored, or None.
+      answers: object [N, B] of `str` or None, canonical answers, where a grade reads them.
+      columns: name → float32 [N, B], what else a grade recorded.
+      seen: int32 [N], the number of items that each value is the mean of, where experts were
+        selected in rounds; None where every expert was scored on all. Items that an expert did
+        not see are NaN in `items` and `columns`, None in `answers`.
+    """
+
+    values: np.ndarray
+    failed: np.ndarray
+    items: np.ndarray | None = None
+    answers: np.ndarray | None = None
+    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    seen: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """Returns the number of experts, N."""
+        return len(self.values)
+
+
+def concatenate(parts: Sequence[Scores]) -> Scores:
+    """Joins the scores of consecutive experts.
+
+    Raises:
+      ScoreError: a grade recorded other columns for some of them than for others.
+    """
+    return Scores(
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.failed for part in parts]),
+        joined([part.items for part in parts]),
+        joined([part.answers for part in parts]),
+        joined_columns([part.columns for part in parts]),
+    )
+
+
+def joined(parts: Sequence[np.ndarray | None], axis: int = 0) -> np.ndarray | None:
+    """Joins arrays; None unless all are there."""
+    held = [part for part in parts if part is not None]
+    return np.concatenate(held, axis) if len(held) == len(parts) else None
+
+
+def joined_columns(
+    parts: Sequence[Mapping[str, np.ndarray]], axis: int = 0
+) -> dict[str, np.ndarray]:
+    """Joins columns name by name; different names are a `ScoreError`."""
+    for columns in parts:
+        if columns.keys() != parts[0].keys():
+            raise ScoreError(
+                f"grade recorded the columns {_listed(parts[0])} for some experts and "
+                f"{_listed(columns)} for others; let it record the same for every expert"
+            )
+    return {name: np.concatenate([part[name] for part in parts], axis) for name in parts[0]}
+
+
+def _listed(columns: Mapping[str, np.ndarray]) -> str:
+    return ", ".join(columns) or "(none)"
+
+
+def graded(grade: Grade, outputs: Any, count: int) -> Graded:
+    """Returns what a grade makes of the outputs of `count` experts, checked.
+
+    Raises:
+      ScoreError: the grade raised something that is no `ThicketError`, or returned the wrong
+        shapes or kinds.
+    """
+    try:
+        found = grade(outputs)
+    except ThicketError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split()) or "no message"
+        raise ScoreError(f"grade raised {type(error).__name__}: {said}") from error
+    if not isinstance(found, Graded):
+        found = Graded(found)
+    items = np.asarray(found.items)
+    if items.ndim != 2 or items.shape[0] != count or not np.issubdtype(items.dtype, np.floating):
+        raise ScoreError(
+            f"grade returned {items.dtype}{list(items.shape)} for {count} experts; return float32 "
+            f"[{count}, B], one row per expert"
+        )
+    columns = {name: np.asarray(column) for name, column in found.columns.items()}
+    shapes = {f"columns[{name!r}]": column.shape for name, column in columns.items()}
+    for name, texts in (("answers", found.answers), ("texts", found.texts)):
+        if texts is None:
+            continue
+        shapes[name] = np.shape(texts)
+        wrong = {type(x).__name__ for x in np.asarray(texts, object).flat if not _is_text(x)}
+        if wrong:
+            raise ScoreError(
+                f"grade returned {name} with {', '.join(sorted(wrong))}; each must be a str or None"
+            )
+    for name, shape in shapes.items():
+        if shape != items.shape:
+            raise ScoreError(
+                f"grade returned {name} {list(shape)} beside items {list(items.shape)}; return one "
+                "entry per expert and item"
+            )
+    return Graded(
+        items.astype(np.float32),
+        None if found.answers is None else np.asarray(found.answers, object),
+        {name: column.astype(np.float32) for name, column in columns.items()},
+        None if found.texts is None else np.asarray(found.texts, object),
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)

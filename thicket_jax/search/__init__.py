@@ -1,0 +1,1 @@
+"""The algorithm: sample → score → select → ensemble → report."""

@@ -1,0 +1,111 @@
+"""What is searched, and how: the records that the pipeline takes, and what it says meanwhile."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from thicket_jax.scoring.layouts import Layout
+from thicket_jax.scoring.metrics import Metric
+from thicket_jax.scoring.scores import Grade, Graded, Progress
+from thicket_jax.selection.rounds import Rule
+
+SCORE = Metric("score", True, lambda answers, targets: np.asarray(answers, np.float64))
+"""The metric of a search whose answers are not graded: the score itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answering:
+    """How answers on test items are read on the host, where a device cannot read them (text).
+
+    The score function makes the outputs, by the program that scored the experts. Shapes: n experts,
+    M rows of answers, B items of one piece, B_test items in all.
+
+    Attributes:
+      pieces: test batches, each of train's shapes, so that one compiled program serves all.
+      sampled: the same pieces, to be answered by the base with sampling; () for none. The score
+        function takes ids then (`Problem.with_id`), and draw i is the base under id i.
+      read: `(number of the piece, outputs [n, ...]) -> Graded` [n, B], with answers; texts and
+        columns where there are any.
+      classes: object [M, B_test] of `str` or None → int32 [M, B_test]: classes of equivalent
+        answers of each item, from 0 by first appearance; −1 abstains.
+      sizes: B of each piece.
+    """
+
+    pieces: tuple[Any, ...]
+    sampled: tuple[Any, ...]
+    read: Callable[[int, Any], Graded]
+    classes: Callable[[np.ndarray], np.ndarray]
+    sizes: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is searched: a model, its data and how answers are made, combined and graded.
+
+    `score_fn` is `(params, batch) -> ...`; `with_id`, `(params, batch, id) -> ...` with the
+    expert's id, int32 []. Test answers come from `predict_fn` and `test`, or from `answering`.
+    `layout` says how items lie in `train` where that is not the leading axis of its leaves; a
+    selection in rounds takes some of them.
+    """
+
+    score_fn: Callable[..., Any]
+    params: Any
+    train: Any
+    predict_fn: Callable[[Any, Any], Any] | None = None
+    test: Any = None
+    targets: np.ndarray | None = None
+    metric: Metric = SCORE
+    combines: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
+    grade: Grade | None = None
+    exhibits: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    with_id: bool = False
+    answering: Answering | None = None
+    layout: Layout | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """How far a search is.
+
+    Attributes:
+      done: experts scored, those in the log included; of the round, in a selection in rounds.
+      total: N; or the experts of the round.
+      best: the best score so far, in the metric's unit; None while there is none.
+      base: the base's score, in the metric's unit; None if it failed.
+      tokens: generated in this process for the experts scored now; None where the grade records
+        no column `tokens`.
+      stage: which round this is, in words; empty where every expert is scored on everything.
+    """
+
+    done: int
+    total: int
+    best: float | None
+    base: float | None
+    tokens: int | None
+    stage: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How it is searched and where it is written; only `rule` changes which experts are kept.
+
+    `rule` selects in rounds, see `thicket_jax.selection.rounds`; None scores every expert on all.
+    """
+
+    k: tuple[int, ...]
+    block_size: int | str = "auto"
+    devices: Sequence[jax.Device] | None = None
+    backend: str = "pmap"
+    keep_items: bool = True
+    stream: bool = False
+    run_dir: pathlib.Path | None = None
+    resume: bool = False
+    progress: Progress | None = None
+    watch: Callable[[Watch], None] | None = None
+    draw: Callable[..., Any] | None = None
+    setup_seconds: float = 0.0
+    rule: Rule | None = None

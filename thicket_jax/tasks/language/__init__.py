@@ -1,0 +1,1 @@
+"""Language models: a module a task, and what they share."""

@@ -1,0 +1,73 @@
+"""Countdown: reach a target with given numbers (Neural Thickets, language experiments).
+
+Puzzles are generated, every one of them solvable, or read from files with `numbers` and `target`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from thicket_jax.errors import DataError, check_choice
+from thicket_jax.tasks import task
+from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language.shared import base_params as base_params
+from thicket_jax.tasks.language.shared import save as save
+from thicket_jax.text.data.splits import Split
+
+_EXTRACTIONS = ("strict", "flexible")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(shared.Options):
+    """The options of `thicket run countdown`."""
+
+    data: str | None = None
+    """File with numbers (or nums) and target; default: generated puzzles."""
+    extraction: str = "strict"
+    """strict: the answer stands in <answer> tags; flexible: it may stand elsewhere."""
+
+
+def build(options: Options) -> task.Task:
+    """Makes the task; raises a one-line error for what cannot be used."""
+    check_choice("extraction", options.extraction, _EXTRACTIONS)
+    if options.data is None and options.test_data is None:
+        from thicket_jax.tasks.language.countdown_dataset import open_puzzles
+
+        assert options.test_items is not None
+        folder = options.cache_folder() / "tfds"
+        train, test = open_puzzles(folder, options.train_items, options.test_items, options.seed)
+        split = Split(train, test, (), {"split": f"generated with seed {options.seed}"})
+    else:
+        split = shared.read_split(options, (("numbers", "nums"), "target"))
+
+    def item(row: Mapping[str, Any]) -> dict[str, Any]:
+        numbers, target = puzzle(row)
+        return {"numbers": numbers, "target": target, "extraction": options.extraction}
+
+    spec = shared.Spec("countdown", "thicket_jax.text.graders.countdown:grade", prompt, item)
+    return shared.build(options, spec, split)
+
+
+def puzzle(row: Mapping[str, Any]) -> tuple[list[int], int]:
+    """Returns a row's numbers and its target."""
+    numbers, target = shared.either(row, "numbers", "nums"), row["target"]
+    if not (isinstance(numbers, list) and numbers and all(map(_is_whole, [*numbers, target]))):
+        raise DataError(
+            f"numbers={numbers!r:.80} must be a list of whole numbers and target={target!r:.80} one"
+        )
+    return [int(number) for number in numbers], int(target)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0
+
+
+def prompt(row: Mapping[str, Any]) -> str:
+    """Returns what is asked."""
+    numbers, target = puzzle(row)
+    return (
+        f"Use the numbers {', '.join(map(str, numbers))} to make {target}. Every number must be "
+        "used exactly once, with addition, subtraction, multiplication, division and parentheses "
+        "only. Think step by step, then write the expression alone between <answer> and </answer>, "
+        "for example <answer>(1 + 2) * 3</answer>."
+    )

@@ -1,0 +1,52 @@
+"""GSM8K: grade-school word problems (Neural Thickets, language experiments).
+
+Reads the authors' JSONL and the usual parquet: `question`, and `answer` with `#### N` at its end.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from thicket_jax.errors import DataError, check_choice
+from thicket_jax.tasks import task
+from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language.shared import base_params as base_params
+from thicket_jax.tasks.language.shared import save as save
+from thicket_jax.text.graders.numbers import flexible, strict
+
+_EXTRACTIONS = ("strict", "flexible")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(shared.Options):
+    """The options of `thicket run gsm8k`."""
+
+    data: str | None = None
+    """File or folder with question and answer: the authors' JSONL, or parquet."""
+    max_tokens: int = 512
+    """Tokens that are generated at most for an answer; the paper has 1024."""
+    extraction: str = "strict"
+    """strict: the number after ####; flexible: the last number will do. Both are recorded."""
+
+
+def build(options: Options) -> task.Task:
+    """Makes the task; raises a one-line error for what cannot be used."""
+    check_choice("extraction", options.extraction, _EXTRACTIONS)
+    split = shared.read_split(options, ("question", "answer"), identity=("question",))
+
+    def item(row: Mapping[str, Any]) -> dict[str, Any]:
+        solution = str(row["answer"])
+        if (strict if "####" in solution else flexible)(solution) is None:
+            raise DataError(f"its answer {solution!r:.80} does not end with a number after ####")
+        return {"answer": row["answer"], "extraction": options.extraction}
+
+    spec = shared.Spec("gsm8k", "numeric", prompt, item)
+    return shared.build(options, spec, split)
+
+
+def prompt(row: Mapping[str, Any]) -> str:
+    """Returns what is asked."""
+    return (
+        f"{str(row['question']).strip()}\n\nReason step by step. Then write the final answer on a "
+        "line of its own as #### followed by the number, for example: #### 42"
+    )

@@ -1,0 +1,60 @@
+"""MATH-500: competition problems with answers in LaTeX (Neural Thickets, language experiments).
+
+The 500 problems are a test set: experts are selected on the training problems of MATH, given with
+--data, and tested on MATH-500, given with --test-data. Rows: `problem`, and `answer` or `solution`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from thicket_jax.errors import DataError, check_choice
+from thicket_jax.tasks import task
+from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language.shared import base_params as base_params
+from thicket_jax.tasks.language.shared import save as save
+from thicket_jax.text.graders.marked import boxed
+
+_EXTRACTIONS = ("strict", "flexible")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(shared.Options):
+    """The options of `thicket run math500`."""
+
+    data: str | None = None
+    """File or folder with problem and answer (or solution) to select on: MATH's training part."""
+    test_data: str | None = None
+    """The test file: MATH-500."""
+    max_tokens: int = 1024
+    """Tokens that are generated at most for an answer."""
+    extraction: str = "strict"
+    """strict: the answer is boxed; flexible: it may stand elsewhere. Both are recorded."""
+
+
+def build(options: Options) -> task.Task:
+    """Makes the task; raises a one-line error for what cannot be used."""
+    check_choice("extraction", options.extraction, _EXTRACTIONS)
+    split = shared.read_split(
+        options,
+        (("problem", "question"), ("answer", "solution")),
+        identity=(("problem", "question"),),
+        published_test=("math500", "math-500"),
+    )
+
+    def item(row: Mapping[str, Any]) -> dict[str, Any]:
+        answer = row.get("answer")
+        if answer is None:
+            answer = boxed(str(row["solution"]))
+        if answer is None or not str(answer).strip():
+            raise DataError("it has no answer, and none in \\boxed{} in its solution")
+        return {"answer": str(answer), "extraction": options.extraction}
+
+    grader = "thicket_jax.text.graders.mathematics:grade"
+    return shared.build(options, shared.Spec("math500", grader, prompt, item), split)
+
+
+def prompt(row: Mapping[str, Any]) -> str:
+    """Returns what is asked."""
+    problem = str(shared.either(row, "problem", "question")).strip()
+    return f"{problem}\n\nReason step by step, and put the final answer in \\boxed{{}}."

@@ -1,0 +1,95 @@
+"""MBPP: short Python programs (Neural Thickets, language experiments).
+
+Rows: `text` (or `prompt`), `test_list`, `task_id`, and `test_setup_code` or `test_imports`. Tasks
+601 to 974 are for selection and 11 to 510 for testing, as published. Programs run in a sandbox.
+"""
+
+import ast
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from thicket_jax.errors import ArgumentError, DataError
+from thicket_jax.tasks import task
+from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language.shared import base_params as base_params
+from thicket_jax.tasks.language.shared import save as save
+
+_LEAST_SECONDS = 2  # of grading, for each second that a program may run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(shared.Options):
+    """The options of `thicket run mbpp`."""
+
+    data: str | None = None
+    """File with text, test_list and task_id: the authors' JSONL, or parquet."""
+    max_tokens: int = 512
+    """Tokens that are generated at most for a program."""
+    program_seconds: float = 5.0
+    """Seconds that a generated program may run."""
+    program_megabytes: int = 512
+    """Memory that it may take."""
+
+
+def build(options: Options) -> task.Task:
+    """Makes the task; raises a one-line error for what cannot be used."""
+    if not 0 < options.program_seconds < float("inf") or options.program_megabytes < 64:
+        raise ArgumentError(
+            f"program_seconds={options.program_seconds:g} must be positive and finite, and "
+            f"program_megabytes={options.program_megabytes} at least 64, which Python itself takes"
+        )
+    options = dataclasses.replace(
+        options,
+        grade_seconds=max(options.grade_seconds, 4 + _LEAST_SECONDS * options.program_seconds),
+    )
+    split = shared.read_split(
+        options, (("text", "prompt"), "test_list"), identity=(("text", "prompt"),), ranges=part
+    )
+    limits = {
+        "time_limit": options.program_seconds,
+        "memory_bytes": options.program_megabytes * 2**20,
+    }
+
+    def item(row: Mapping[str, Any]) -> dict[str, Any]:
+        setup = row.get("test_setup_code") or row.get("test_imports") or ""
+        setup = setup if isinstance(setup, str) else "\n".join(map(str, setup))
+        return {"tests": tests(row), "test_setup_code": setup, "limits": limits}
+
+    spec = shared.Spec("mbpp", "thicket_jax.text.graders.code:grade", prompt, item)
+    return shared.build(options, spec, split)
+
+
+def part(row: Mapping[str, Any]) -> Literal["train", "test"] | None:
+    """Returns the published part of a task, by its number."""
+    number = row.get("task_id")
+    if number is None or not str(number).isdigit():
+        return None
+    if 601 <= int(number) <= 974:
+        return "train"
+    return "test" if 11 <= int(number) <= 510 else None
+
+
+def tests(row: Mapping[str, Any]) -> list[str]:
+    """Returns a row's tests, each a statement of Python."""
+    found = row["test_list"]
+    if not (isinstance(found, list) and found and all(isinstance(test, str) for test in found)):
+        raise DataError(f"its test_list {found!r:.80} must be a list of statements of Python")
+    for test in found:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of escapes in the tests' strings
+                ast.parse(test.strip())
+        except (SyntaxError, ValueError) as error:
+            raise DataError(f"its test {test!r:.80} is no Python ({error})") from error
+    return found
+
+
+def prompt(row: Mapping[str, Any]) -> str:
+    """Returns what is asked, with the tests that the program must pass."""
+    shown = "\n".join(test.strip() for test in tests(row))
+    asked = str(shared.either(row, "text", "prompt")).strip()
+    return (
+        f"{asked}\n\nWrite it in Python. It must pass these tests:\n\n{shown}\n\nAnswer with one "
+        "block of code, between ```python and ```."
+    )

@@ -1,0 +1,69 @@
+"""OlympiadBench, text only: olympiad problems with final answers (Neural Thickets).
+
+Rows: `question` and `final_answer`, a list; and where they have them `context`, `unit`, `error`
+and `is_multiple_answer`. It is published as a test set without a training part.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from thicket_jax.errors import DataError, check_choice
+from thicket_jax.tasks import task
+from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language.shared import base_params as base_params
+from thicket_jax.tasks.language.shared import save as save
+from thicket_jax.text.data.files import words
+
+_EXTRACTIONS = ("strict", "flexible")
+_COPIED = ("final_answer", "answer", "unit", "error")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(shared.Options):
+    """The options of `thicket run olympiadbench`."""
+
+    data: str | None = None
+    """File with question and final_answer to select on; test items come from --test-data."""
+    max_tokens: int = 1024
+    """Tokens that are generated at most for an answer."""
+    extraction: str = "strict"
+    """strict: the answer is boxed; flexible: it may stand elsewhere. Both are recorded."""
+
+
+def build(options: Options) -> task.Task:
+    """Makes the task; raises a one-line error for what cannot be used."""
+    check_choice("extraction", options.extraction, _EXTRACTIONS)
+    split = shared.read_split(
+        options,
+        (("question", "problem"), ("final_answer", "answer")),
+        identity=(("question", "problem"),),
+        # Every file of the benchmark is its test set; only a part that says so is for training.
+        published_test=lambda path: "train" not in words(path),
+    )
+
+    def item(row: Mapping[str, Any]) -> dict[str, Any]:
+        found = {name: row[name] for name in _COPIED if row.get(name) is not None}
+        answer = shared.either(row, "final_answer", "answer")
+        parts = answer if isinstance(answer, list) else [answer]
+        if not parts or not all(str(part).strip() for part in parts):
+            raise DataError(f"its answer {answer!r:.80} is empty")
+        if row.get("modality") == "Multimodal":
+            raise DataError("it needs its pictures; use the text-only part of OlympiadBench")
+        return {**found, "extraction": options.extraction}
+
+    grader = "thicket_jax.text.graders.mathematics:grade"
+    return shared.build(options, shared.Spec("olympiadbench", grader, prompt, item), split)
+
+
+def prompt(row: Mapping[str, Any]) -> str:
+    """Returns what is asked."""
+    question = str(shared.either(row, "question", "problem")).strip()
+    if row.get("context"):
+        question = f"{str(row['context']).strip()}\n\n{question}"
+    several = " If there are several answers, separate them with commas."
+    unit = f" The answer is in {row['unit']}; leave the unit out." if row.get("unit") else ""
+    return (
+        f"{question}\n\nReason step by step, and put the final answer in \\boxed{{}}."
+        f"{several if row.get('is_multiple_answer') else ''}{unit}"
+    )

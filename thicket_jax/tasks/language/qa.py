@@ -1,0 +1,119 @@
+"""Questions and answers of your own: any JSONL, JSON, CSV or parquet file, and a grader by name."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+from thicket_jax.errors import ArgumentError, DataError, check_choice
+from thicket_jax.tasks import task
+from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language.shared import base_params as base_params
+from thicket_jax.tasks.language.shared import save as save
+from thicket_jax.text.graders import GRADERS, find
+from thicket_jax.text.graders.numbers import flexible, strict
+from thicket_jax.text.graders.words import normal
+
+_EXTRACTIONS = ("strict", "flexible")
+_EXTRACTING = ("numeric", "math")  # graders that find an answer in two ways
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(shared.Options):
+    """The options of `thicket run qa`."""
+
+    data: str | None = None
+    """File, or folder with train and test files: JSONL, JSON, CSV or parquet."""
+    question: str = "question"
+    """Column of the question."""
+    answer: str = "answer"
+    """Column of the right answer; for exact and contains-word also a list of those accepted."""
+    choices: str | None = None
+    """Column of the choices, a list, for contains-word."""
+    grader: str = "exact"
+    """exact, numeric, math, contains-word, or your own: module:function or file.py:function."""
+    extraction: str = "flexible"
+    """Of numeric and math. strict: only after ####, or boxed; flexible: it may stand elsewhere."""
+    prompt: str = "{question}"
+    """What is asked; {question} and other columns in braces are filled in."""
+
+    def resolved(self) -> Self:
+        """Returns the options with paths made absolute and defaults filled in."""
+        place, colon, name = self.grader.rpartition(":")
+        if not (colon and place.endswith(".py")):
+            return super().resolved()
+        grader = f"{shared.absolute(place)}:{name}"
+        return dataclasses.replace(super().resolved(), grader=grader)
+
+
+def build(options: Options) -> task.Task:
+    """Makes the task; raises a one-line error for what cannot be used."""
+    find(options.grader)
+    if options.choices and options.grader in GRADERS and options.grader != "contains-word":
+        raise ArgumentError(
+            f"--choices is read by the grader contains-word, not by {options.grader}; leave it out"
+        )
+    check_choice("extraction", options.extraction, _EXTRACTIONS)
+    if options.extraction == "strict" and options.grader not in _EXTRACTING:
+        raise ArgumentError(
+            f"--extraction strict is read by numeric and math, not by {options.grader}; leave it "
+            "out"
+        )
+    needed = [options.question, options.answer]
+    needed += [options.choices] if options.choices else []
+    split = shared.read_split(options, tuple(needed), identity=(options.question,))
+
+    def prompt(row: Mapping[str, Any]) -> str:
+        columns = {name: _shown(value) for name, value in row.items()}
+        try:
+            return options.prompt.format(**{**columns, "question": _shown(row[options.question])})
+        except (LookupError, ValueError, AttributeError, TypeError) as error:
+            raise ArgumentError(
+                f"--prompt {options.prompt!r} cannot be filled in ({type(error).__name__}: {error})"
+                f"; columns are: {', '.join(row)}"
+            ) from None
+
+    def item(row: Mapping[str, Any]) -> dict[str, Any]:
+        question, answer = row[options.question], row[options.answer]
+        if options.grader not in GRADERS:  # an own grader sees the whole row
+            choices = {"choices": row[options.choices]} if options.choices else {}
+            return {**row, "question": question, "answer": answer, **choices}
+        found = {"answer": _answer(answer, options.grader)}
+        if options.grader in _EXTRACTING:
+            found["extraction"] = options.extraction
+        if options.choices:
+            found["choices"] = _choices(row[options.choices], found["answer"], options.choices)
+        return found
+
+    return shared.build(options, shared.Spec("qa", options.grader, prompt, item), split)
+
+
+def _shown(value: Any) -> Any:
+    """A list as words between commas: choices in a prompt."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _answer(value: Any, grader: str) -> Any:
+    """The right answer as one of the package's graders reads it."""
+    if grader in ("exact", "contains-word"):
+        accepted = [str(each) for each in (value if isinstance(value, list) else [value])]
+        if not accepted or not all(map(normal, accepted)):
+            raise DataError(f"its answer {value!r:.80} is empty")
+        return accepted
+    if grader == "numeric" and (isinstance(value, list) or not _is_number(str(value))):
+        raise DataError(f"its answer {value!r:.80} is no number, which the grader numeric reads")
+    if grader == "math" and not str(value).strip():
+        raise DataError(f"its answer {value!r:.80} is empty")
+    return value
+
+
+def _is_number(text: str) -> bool:
+    return (strict if "####" in text else flexible)(text) is not None
+
+
+def _choices(value: Any, accepted: list[str], column: str) -> list[str]:
+    if not isinstance(value, list):
+        raise DataError(f"its {column} {value!r:.80} must be a list, as JSON has them")
+    choices = [str(each) for each in value]
+    if {normal(each) for each in accepted}.isdisjoint(map(normal, choices)):
+        raise DataError(f"its answer {', '.join(accepted)!r:.80} is none of its {column}")
+    return choices

@@ -1,0 +1,76 @@
+"""Hero-consistency: does the continuation of a story name its hero again?
+
+Made for small story models such as the 260 thousand parameters of stories260K: a prompt introduces
+an animal by name, and the continuation is right if it names it again, as a whole word.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from thicket_jax.errors import ArgumentError, DataError
+from thicket_jax.tasks import task
+from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language.shared import base_params as base_params
+from thicket_jax.tasks.language.shared import save as save
+from thicket_jax.text.data.splits import Split
+
+# fmt: off
+ANIMALS = (
+    "dog", "cat", "bird", "fish", "bear", "rabbit", "mouse", "duck", "frog", "pig", "horse",
+    "cow", "fox", "lion", "monkey", "owl", "bee", "turtle", "sheep", "goat", "hen", "kitten",
+    "puppy", "squirrel", "ant",
+)
+NAMES = (
+    "Max", "Lily", "Tom", "Sue", "Sam", "Amy", "Tim", "Lucy", "Bob", "Spot", "Daisy", "Timmy",
+    "Sally", "Kitty", "Molly", "Jill", "Coco", "Nina", "Pete", "Mark", "Mia", "Jack", "Jane",
+    "Tilly", "Toby", "Billy", "Buddy", "Fluffy", "Bella", "Mimi",
+)
+# fmt: on
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(shared.Options):
+    """The options of `thicket run stories`."""
+
+    num: int = 512
+    """Number of experts to sample (N)."""
+    sigma: tuple[float, ...] = (0.003, 0.01, 0.03)
+    """Standard deviations of the perturbation; several are dealt out in turn."""
+    train_items: int = 32
+    """Prompts that score the experts."""
+    test_items: int | None = 256
+    """Held-out prompts."""
+    max_tokens: int = 48
+    """Tokens of a continuation."""
+    chat: bool | None = False
+    """Apply the tokenizer's chat template; a story is continued without."""
+
+
+def build(options: Options) -> task.Task:
+    """Makes the task; raises a one-line error for what cannot be used."""
+    if options.data is not None or options.test_data is not None:
+        raise ArgumentError("stories makes its own prompts; leave out --data and --test-data")
+    assert options.test_items is not None
+    rows = [{"animal": animal, "name": name} for animal in ANIMALS for name in NAMES]
+    if options.train_items + options.test_items > len(rows):
+        raise DataError(
+            f"stories has {len(rows)} prompts, not {options.train_items} for training and "
+            f"{options.test_items} for testing; lower --train-items or --test-items"
+        )
+    order = np.random.default_rng(options.seed % 2**64).permutation(len(rows))
+    train = [rows[i] for i in order[: options.train_items]]
+    test = [rows[i] for i in order[len(order) - options.test_items :]]
+    split = Split(train, test, (), {"split": f"permutation of seed {options.seed}"})
+    spec = shared.Spec("stories", "thicket_jax.text.graders.hero:grade", prompt, dict)
+    return shared.build(options, spec, split)
+
+
+def prompt(row: Mapping[str, Any]) -> str:
+    """Returns the beginning of a story."""
+    return (
+        f"Once upon a time, there was a little {row['animal']} named {row['name']}. "
+        f"One day, {row['name']}"
+    )

@@ -1,0 +1,71 @@
+"""USPTO-50k: the reactants of a reaction from its product (Neural Thickets).
+
+Rows: `product` and `reactants` (also `prod_smiles`, `products`, `reactant`), or a whole reaction,
+`reactants>reagents>products`, in `rxn_smiles`, `reaction` or `reactants>reagents>production`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from thicket_jax.errors import DataError
+from thicket_jax.tasks import task
+from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language.shared import base_params as base_params
+from thicket_jax.tasks.language.shared import save as save
+from thicket_jax.text.graders.smiles import normal
+
+_REACTIONS = ("rxn_smiles", "reaction", "reactants>reagents>production")
+_PRODUCTS = ("product", "prod_smiles", "products")
+_REACTANTS = ("reactants", "reactant")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(shared.Options):
+    """The options of `thicket run uspto50k`."""
+
+    data: str | None = None
+    """File or folder with product and reactants, or rxn_smiles, as SMILES."""
+    max_tokens: int = 256
+    """Tokens that are generated at most for an answer."""
+
+
+def build(options: Options) -> task.Task:
+    """Makes the task; raises a one-line error for what cannot be used."""
+    products, reactants = (*_PRODUCTS, *_REACTIONS), (*_REACTANTS, *_REACTIONS)
+    split = shared.read_split(options, (products, reactants), identity=(products,))
+
+    def item(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {"answer": reaction(row)[1]}
+
+    notes = (
+        "Reactants are compared as text in a normal form (components sorted, atom maps dropped): "
+        "the same molecule written another way counts as wrong.",
+    )
+    grader = "thicket_jax.text.graders.smiles:grade"
+    return shared.build(options, shared.Spec("uspto50k", grader, prompt, item, notes), split)
+
+
+def reaction(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns a row's product and reactants in normal form, without atom maps."""
+    product, reactants = shared.either(row, *_PRODUCTS), shared.either(row, *_REACTANTS)
+    if product is None or reactants is None:
+        whole = shared.either(row, *_REACTIONS)
+        parts = str(whole).split(">")
+        if len(parts) != 3:
+            raise DataError(f"{whole!r:.80} is not a reaction, reactants>reagents>products")
+        product, reactants = parts[2], parts[0]
+    found = normal(str(product)), normal(str(reactants))
+    for given, smiles in zip((product, reactants), found, strict=True):
+        if smiles is None:
+            raise DataError(f"{given!r:.80} is no SMILES string")
+    return str(found[0]), str(found[1])
+
+
+def prompt(row: Mapping[str, Any]) -> str:
+    """Returns what is asked."""
+    return (
+        f"The product of a reaction, as a SMILES string, is {reaction(row)[0]}. Which reactants "
+        "was it made from? Write their SMILES strings, separated by dots, between <answer> and "
+        "</answer>."
+    )

@@ -1,0 +1,1 @@
+"""1-D signals: what a small MLP continues."""
