@@ -93,7 +93,7 @@ class TinyWithoutLabel(Tiny):
 
 
 class TinyFarAway(Tiny):
-    url_infos = {"http://127.0.0.1:9/datasets.zip": None, "http://127.0.0.1:9/labels.zip": None}  # noqa: RUF012
+    url_infos = {"http://127.0.0.1:9/images.zip": None, "http://127.0.0.1:9/labels.zip": None}  # noqa: RUF012
 
 
 class TinyNeedsModule(Tiny):

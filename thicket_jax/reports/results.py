@@ -34,9 +34,9 @@ def sweep(
     Args:
       record: the run.
       ks: ensemble sizes; default the run's own. At most the number of kept experts.
-      combine: name or names of rules in `combine_rules.RULES`, or one function of [K, B, ...];
+      combine: name or names of rules in `ensembles.combine.RULES`, or one function of [K, B, ...];
         default the run's own. Weighted rules take the experts' logged train scores.
-      rules: a program's own rules by name, for names that `combine_rules.RULES` does not have.
+      rules: a program's own rules by name, for names that `ensembles.combine.RULES` does not have.
 
     Returns:
       For every rule and k: `k`, `combine`, `test` and `stderr` in the metric's unit, and

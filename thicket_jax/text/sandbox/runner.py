@@ -8,9 +8,15 @@ A message, in either direction, is a length (4 bytes, big-endian) and JSON; the 
 which layers hold. A child reports in lines on a pipe, each after a word drawn for that child.
 """
 
+# Some of these are for the programs: imported once here rather than in every child.
+import array  # noqa: F401
+import bisect  # noqa: F401
 import builtins
+import cmath  # noqa: F401
 import contextlib
+import datetime  # noqa: F401
 import gc
+import heapq  # noqa: F401
 import importlib.util
 import itertools
 import json
@@ -18,6 +24,7 @@ import os
 import random
 import select
 import signal
+import statistics  # noqa: F401
 import sys
 import tempfile
 import time
