@@ -8,6 +8,7 @@ is found is whole; all the same it is checked before it is used.
 import dataclasses
 import pathlib
 import re
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
