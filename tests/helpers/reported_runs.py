@@ -88,3 +88,25 @@ def arrays(**changes):
         np.savez(path, **(values | changes))
 
     return damage
+
+
+def signals_record(N=300, K=20, B=64, T=6, seed=0, **fields):
+    """Experts with roll-out errors of enormous spread, graded by mse; three sigmas."""
+    rng = np.random.default_rng(seed)
+    sigmas = np.tile([0.001, 0.002, 0.004], N // 3)
+    scores = -np.exp(rng.normal(-0.5 + 400 * sigmas, 0.8))
+    scores[7] = -3.4e30
+    failed = np.arange(N) % 50 == 49
+    targets = rng.normal(size=(B, T)).astype(np.float32)
+    errors = 0.2 + 0.02 * np.arange(K)[:, None, None]
+    noise = rng.normal(size=(K, B, T)) * errors
+    values = {
+        "experts": experts_json(scores, failed, sigmas, base=-0.5),
+        "train": np.repeat(scores[:, None], 8, 1).astype(np.float32),
+        "base_train": np.full(8, -0.5, np.float32),
+        "targets": targets,
+        "base_answers": targets + 0.7 * rng.normal(size=(B, T)).astype(np.float32),
+        "answers": (targets + noise).astype(np.float32),
+        "random_answers": np.repeat(targets[None] + np.float32(1), 4, 0),
+    }
+    return record("mse", ("mean", "median"), (1, 5, 20), **(values | fields))

@@ -18,7 +18,6 @@ import pytest
 import thicket_jax as tj
 from thicket_jax.errors import RunError, ThicketError
 from thicket_jax.runs import log as run_log
-from thicket_jax.scoring.scores import Scores
 
 HELPERS = pathlib.Path(__file__).parents[1] / "helpers"
 
@@ -102,13 +101,6 @@ def test_a_segment_is_written_at_least_every_five_percent(finished):
     spans = [tuple(map(int, name.split("_")[1:])) for name in names]
     assert spans[0][0] == 0 and spans[-1][1] == 100
     assert all(stop - start <= 8 for start, stop in spans)
-
-
-def test_segments_are_written_by_time_as_well(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_log, "SECONDS_BETWEEN_SEGMENTS", -1.0)
-    log = run_log.RunLog.create(tmp_path / "run", {}, {}, 1000)
-    log.append(0, tj.Scores(np.ones(2, np.float32), np.zeros(2, bool)), 0.1)
-    assert [start for start, _, _ in log.segments()] == [0]
 
 
 def test_a_half_written_segment_is_dropped_and_scored_again(interrupted, finished):
@@ -228,27 +220,3 @@ def test_an_existing_run_directory_is_not_overwritten(interrupted, tmp_path):
 def test_nothing_to_resume(tmp_path):
     with pytest.raises(ThicketError, match=r"config\.json is missing; is .* a run directory"):
         killed_run.search(tmp_path / "nothing", 0, True)
-
-
-@pytest.mark.parametrize("written", [True, False], ids=["after", "before"])
-def test_an_interrupt_in_the_middle_of_a_save_loses_nothing(written, tmp_path, monkeypatch):
-    """The search flushes once more on its way out; what is there already stays as it is."""
-    log = run_log.RunLog.create(tmp_path / "run", {}, {}, 40)
-    save = run_log.RunLog._save
-
-    def interrupted(self, name, tree):
-        if written:
-            save(self, name, tree)
-        else:
-            (self.folder / f"{name}.orbax-checkpoint-tmp-1").mkdir()
-        raise KeyboardInterrupt
-
-    scores = Scores(np.arange(2, dtype=np.float32), np.zeros(2, bool))
-    monkeypatch.setattr(run_log.RunLog, "_save", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        log.append(0, scores, 1.0)
-    monkeypatch.setattr(run_log.RunLog, "_save", save)
-    log.flush()
-    assert [path.name for path in log.folder.glob("experts_*")] == ["experts_00000000_00000002"]
-    ((start, found, seconds),) = log.segments()
-    assert (start, found.values.tolist(), seconds) == (0, [0, 1], 1.0)

@@ -1,13 +1,8 @@
-"""Hugging Face folders: loading tensor by tensor, saving what transformers opens, bad folders."""
+"""Hugging Face folders: loading tensor by tensor, saving what transformers opens."""
 
 import contextlib
-import itertools
 import json
-import pathlib
-import pickle
 import re
-import struct
-import sys
 import tracemalloc
 
 import jax
@@ -15,6 +10,21 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from language_models import STORIES
+from tensor_folders import (
+    CODES,
+    EMBEDDING,
+    HEAD,
+    INDEX,
+    NORM,
+    SINGLE,
+    UP,
+    make_folder,
+    refusal,
+    shapes_of,
+    stored_bytes,
+    weights,
+)
 
 from thicket_jax.errors import ArgumentError, DataError
 from thicket_jax.text.checkpoints import load_tensors, save_checkpoint
@@ -22,73 +32,10 @@ from thicket_jax.text.tensor_files import stored_tensors
 
 pytest.importorskip("safetensors")
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
-STORIES = pathlib.Path(__file__).parents[3] / "shared" / "models" / "stories260K"
 needs_stories = pytest.mark.skipif(
     not STORIES.is_dir(), reason="needs the model in shared/models/stories260K"
 )
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-
-
-def weights(dtype="float32"):
-    rng = np.random.default_rng(0)
-    shapes = {
-        EMBEDDING: (16, 8),
-        "model.layers.0.self_attn.q_proj.weight": (8, 8),
-        "model.layers.0.self_attn.q_proj.bias": (8,),
-        "model.layers.1.mlp.up_proj.weight": (24, 8),
-        "model.norm.weight": (8,),
-        HEAD: (16, 8),
-    }
-    return {k: rng.normal(size=s).astype(jnp.dtype(dtype)) for k, s in shapes.items()}
-
-
-def shapes_of(tensors):
-    return {name: value.shape for name, value in tensors.items()}
-
-
-def make_folder(folder, tensors, shards=1, **config):
-    """Writes a checkpoint as the Hub has them; `shards` files, dealt out in turn."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama", **config}))
-    (folder / "tokenizer.json").write_text('{"version": "1.0"}')
-    if shards == 1:
-        save_file(tensors, folder / SINGLE, metadata={"format": "pt"})
-        return folder
-    weight_map = {}
-    for i in range(shards):
-        name = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
-        part = dict(itertools.islice(tensors.items(), i, None, shards))
-        save_file(part, folder / name, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(part, name)
-    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    return folder
-
-
-def stored_bytes(folder):
-    """(dtype, shape, bytes) of every tensor, read from the files without our code."""
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        raw = path.read_bytes()
-        (length,) = struct.unpack("<Q", raw[:8])
-        header = json.loads(raw[8 : 8 + length])
-        header.pop("__metadata__")
-        for name, entry in header.items():
-            assert name not in found
-            start, stop = (8 + length + offset for offset in entry["data_offsets"])
-            found[name] = (entry["dtype"], tuple(entry["shape"]), raw[start:stop])
-    return found
-
-
-def refusal(error, act):
-    with pytest.raises(error) as caught:
-        act()
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
 
 
 # Loading.
@@ -231,160 +178,6 @@ def test_a_tied_head_is_compared_to_its_last_row(tmp_path):
     wanted = {EMBEDDING: table.shape}
     text = refusal(DataError, lambda: load_tensors(folder, wanted, "bfloat16", tied=(HEAD,)))
     assert "differs" in text
-
-
-# Bad folders.
-
-
-def truncate(path, count):
-    path.write_bytes(path.read_bytes()[:count])
-
-
-def edit_index(folder, change):
-    index = json.loads((folder / INDEX).read_text())
-    change(index["weight_map"])
-    (folder / INDEX).write_text(json.dumps(index))
-
-
-def shard(number):
-    return f"model-{number:05d}-of-00002.safetensors"
-
-
-NORM, UP = "model.norm.weight", "model.layers.1.mlp.up_proj.weight"
-# What a user may have on disk: (number of shards, what happened to it, what the error says).
-BAD = {
-    "no weights": (1, lambda d: (d / SINGLE).unlink(), ["no weights", SINGLE, INDEX]),
-    "an adapter alone": (
-        1,
-        lambda d: (d / SINGLE).rename(d / "adapter_model.safetensors"),
-        ["no weights", "adapter_model.safetensors"],
-    ),
-    "truncated": (1, lambda d: truncate(d / SINGLE, -5), [SINGLE, "truncated"]),
-    "truncated in the header": (1, lambda d: truncate(d / SINGLE, 40), [SINGLE, "truncated"]),
-    "empty": (1, lambda d: truncate(d / SINGLE, 0), [SINGLE, "truncated"]),
-    "a truncated shard": (2, lambda d: truncate(d / shard(2), -1), [shard(2), "truncated"]),
-    "garbage": (1, lambda d: (d / SINGLE).write_bytes(b"\x07garbage" * 9), [SINGLE, "truncated"]),
-    "no tensors": (1, lambda d: save_file({}, d / SINGLE), [SINGLE, "no tensors"]),
-    "a header that is not JSON": (
-        1,
-        lambda d: (d / SINGLE).write_bytes(struct.pack("<Q", 8) + b"notjson!"),
-        [SINGLE, "truncated or no safetensors"],
-    ),
-    "a Git LFS pointer": (
-        1,
-        lambda d: (d / SINGLE).write_text("version https://git-lfs.github.com/spec/v1\nsize 1\n"),
-        [SINGLE, "git lfs pull"],
-    ),
-    "a missing shard": (2, lambda d: (d / shard(2)).unlink(), [shard(2), "missing"]),
-    "an index that is not JSON": (2, lambda d: truncate(d / INDEX, 30), [INDEX, "JSON"]),
-    "an index that is a list": (2, lambda d: (d / INDEX).write_text("[]"), [INDEX, "list"]),
-    "an index without a map": (2, lambda d: (d / INDEX).write_text("{}"), [INDEX, "weight_map"]),
-    "an index that leaves the folder": (
-        2,
-        lambda d: edit_index(d, lambda m: m.update({NORM: "../other.safetensors"})),
-        [INDEX, NORM, "../other.safetensors"],
-    ),
-    "an index that names the wrong shard": (
-        2,
-        lambda d: edit_index(d, lambda m: m.update({NORM: shard(2)})),
-        [shard(1), NORM, shard(2)],
-    ),
-    "a tensor that the index does not list": (
-        2,
-        lambda d: edit_index(d, lambda m: m.pop(NORM)),
-        [shard(1), NORM, INDEX],
-    ),
-    "a tensor that no shard has": (
-        2,
-        lambda d: edit_index(d, lambda m: m.update({"model.x": shard(2)})),
-        [shard(2), "model.x", INDEX],
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_a_bad_folder_is_one_line_that_names_the_file(tmp_path, case):
-    shards, spoil, said = BAD[case]
-    tensors = weights()
-    folder = make_folder(tmp_path / "base", tensors, shards)
-    spoil(folder)
-    placed = []
-    for act in (
-        lambda: load_tensors(folder, shapes_of(tensors), "float32", place=placed.append),
-        lambda: save_checkpoint(folder, tmp_path / "new", tensors, notes={}),
-    ):
-        text = refusal(DataError, act)
-        assert all(phrase in text for phrase in said), text
-        assert str(folder) in text
-    assert not placed and not (tmp_path / "new").exists()
-
-
-@pytest.mark.parametrize("shards", [1, 2])
-@pytest.mark.parametrize(
-    "change, said",
-    [
-        (lambda t: {k: v for k, v in t.items() if k != UP}, [UP, "has no tensor"]),
-        (lambda t: t | {"model.layers.0.x.weight": np.ones(2, np.float32)}, ["0.x.weight"]),
-        (lambda t: t | {UP: t[UP].T.copy()}, [UP, "[8, 24]", "[24, 8]"]),
-        (lambda t: t | {UP: t[UP].astype(np.int8)}, [UP, "I8", "quantised"]),
-        (lambda t: t | {UP: t[UP].astype(ml_dtypes.float8_e4m3fn)}, [UP, "F8_E4M3", "quantised"]),
-        (lambda t: t | {UP: t[UP].astype(np.float64)}, [UP, "F64"]),
-        (
-            lambda t: t | {UP: t[UP].astype(np.int8), UP + "_scale": np.ones(24, np.float32)},
-            [UP, "quantised"],
-        ),
-    ],
-    ids=["missing", "unexpected", "shape", "int8", "fp8", "float64", "int8 and scale"],
-)
-def test_wrong_tensors_are_named_with_their_file(tmp_path, change, said, shards):
-    tensors = weights()
-    folder = make_folder(tmp_path / "base", change(tensors), shards)
-    placed = []
-    text = refusal(
-        DataError,
-        lambda: load_tensors(folder, shapes_of(tensors), "float32", place=placed.append),
-    )
-    assert all(phrase in text for phrase in said), text
-    assert str(folder) in text and "safetensors" in text and not placed
-
-
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
-def test_a_pickle_is_refused_and_not_opened(tmp_path, name):
-    folder = make_folder(tmp_path / "base", weights())
-    (folder / SINGLE).unlink()
-    (folder / name).write_bytes(pickle.dumps(Trap(tmp_path / "opened")))
-    text = refusal(DataError, lambda: load_tensors(folder, {}, "float32"))
-    assert name in text and "pickle checkpoints can run code; convert with safetensors" in text
-    assert not (tmp_path / "opened").exists()
-
-
-class Trap:
-    """Leaves a file behind when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return pathlib.Path.touch, (self.path,)
-
-
-def test_a_folder_that_is_none(tmp_path):
-    text = refusal(DataError, lambda: load_tensors("Qwen/Qwen2.5-0.5B", {}, "float32"))
-    assert "Qwen/Qwen2.5-0.5B does not exist" in text and "folder" in text
-    (tmp_path / "file").touch()
-    assert "is a file" in refusal(DataError, lambda: stored_tensors(tmp_path / "file"))
-
-
-@pytest.mark.parametrize("dtype", ["int8", "bf16", "float64", None])
-def test_a_dtype_that_cannot_be_loaded(tmp_path, dtype):
-    text = refusal(ArgumentError, lambda: load_tensors(tmp_path, {}, dtype))
-    assert text.startswith("dtype=") and "float32, bfloat16, float16" in text
-
-
-def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):
-    folder = make_folder(tmp_path / "base", weights())
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    assert 'pip install "thicket-jax[text]"' in refusal(DataError, lambda: stored_tensors(folder))
 
 
 # Saving.

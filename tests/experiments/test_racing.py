@@ -1,0 +1,66 @@
+"""The experiment of racing: every way is measured, and it goes on where it stopped."""
+
+import importlib
+import json
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from classifier import batch, correct, logits, params
+
+from thicket_jax.tasks import task as task_module
+
+
+class TinyTask:
+    """A task module as the experiment sees one, with a model that compiles fast."""
+
+    Options = task_module.Options
+
+    @staticmethod
+    def build(options):
+        data = {"image": jnp.tile(batch()["image"], (2, 1))[:64], "shift": jnp.ones(3)}
+        data["label"] = jnp.tile(batch()["label"], 2)[:64]
+        assert options.train_items == 64 and options.num == 100
+        return task_module.Task(
+            name="tiny", model="tiny", metric="accuracy", params=params(), score_fn=correct,
+            train=data, combines=("majority_vote",), predict_fn=logits, test=data,
+            targets=np.asarray(data["label"]),
+        )  # fmt: skip
+
+
+def test_the_experiment_measures_every_way_and_goes_on_where_it_stopped(
+    tmp_path, monkeypatch, capsys
+):
+    """Its quick form, on a task that compiles fast."""
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[2]))
+    main = importlib.import_module("experiments.racing.__main__").main
+    measure = importlib.import_module("experiments.racing.measure")
+    monkeypatch.setattr(measure.registry, "module", lambda name: TinyTask)
+    words = ["--quick", "--tasks", "signals", "--out", str(tmp_path)]
+    assert main(words) == 0
+    assert "signals seed 0, halving, 0.1: " in capsys.readouterr().out
+    table = json.loads((tmp_path / "table.json").read_text())
+    (run,) = table["runs"]
+    assert list(run["ways"]) == ["full", "halving, 0.1", "race, 0.05"]
+    full, half, race = run["ways"].values()
+    assert full["found"] == 2 <= full["as_good"] and full["share"] == 1 and not full["rounds"]
+    assert 0.05 < half["share"] <= 0.1
+    assert full["lost"] == race["lost"] == 0 <= half["lost"] < 1
+    assert race["found"] <= race["as_good"] == 2 and race["guarantee"]["bounds"] == [0, 1]
+    for row in table["summary"]:
+        assert row["seconds"] > row["score_seconds"] > 0 and row["cold_seconds"] is None
+        assert row["share"] == run["ways"][row["way"]]["share"]
+    faster = full["seconds"]["total"] / half["seconds"]["total"]
+    found, share, warm, cold = table["targets"]
+    assert found["measured"] == half["found"] / 2 and found["met"] == (half["found"] == 2)
+    assert share["met"] and warm["measured"] == pytest.approx(faster) and cold["met"] is None
+    text = (tmp_path / "table.md").read_text()
+    assert "| halving, 0.1 |" in text and "**stories** was not measured" in text
+    assert "experts to item: 100 to" in text
+    monkeypatch.setattr(measure, "measure", None)
+    assert main(words) == 0 and (tmp_path / "table.md").read_text() == text
+    assert main(["--tasks", "digits", "--out", str(tmp_path)]) == 2
+    assert "has runs of other sizes" in capsys.readouterr().err
+    assert main([*words, "--tasks", "cubes"]) == 2
+    assert "tasks='cubes' is unknown" in capsys.readouterr().err

@@ -1,0 +1,110 @@
+"""A finished run, read: what a search wrote, and damage by name."""
+
+import json
+import math
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from reported_runs import ARRAYS, arrays, record, save, write
+
+from thicket_jax.errors import RunError
+from thicket_jax.runs import record as run_record
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    write(record(), folder)
+    return folder
+
+
+def test_load_reads_what_a_search_wrote(tmp_path):
+    run = record(exhibits={"context": np.arange(3)})
+    write(run, tmp_path / "run")
+    read = run_record.load(str(tmp_path / "run"))
+    assert read.config == run.config
+    assert read.experts == run.experts
+    assert read.timing["experts_per_s"] == 2.5
+    np.testing.assert_array_equal(read.exhibits["context"], np.arange(3))
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(read, name), getattr(run, name))
+    assert read.failed.tolist() == [False] * 4 + [True]
+    assert read.ranks.tolist() == [1, 3, 0, 2, 4]
+    assert math.isnan(read.scores[4])
+    assert read.kept_tests().tolist() == [0.5, 1.0, 0.5]
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    path.write_bytes(data)
+
+
+def edit(change):
+    def damage(path):
+        value = json.loads(path.read_text())
+        change(value)
+        path.write_text(json.dumps(value))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "mend"),
+    [
+        ("config.json", truncate, "new run"),
+        ("config.json", pathlib.Path.unlink, "not a run directory"),
+        ("config.json", lambda p: p.write_text("[]"), "it has no task.*new run"),
+        ("config.json", edit(lambda v: v.pop("metric")), "it has no metric.*new run"),
+        ("config.json", lambda p: p.write_bytes(b"\xff\xfe\x00"), "new run"),
+        ("experts.json", truncate, "thicket resume"),
+        ("experts.json", pathlib.Path.unlink, "thicket resume"),
+        ("experts.json", edit(lambda v: v["experts"][1].pop("sigma")), "sigma.*thicket resume"),
+        ("experts.json", edit(lambda v: v["experts"][1].update(rank=0)), "ranks are not 0 to 4"),
+        ("experts.json", edit(lambda v: v["experts"][1].update(score=None)), "has no score"),
+        ("experts.json", edit(lambda v: v["experts"][1].update(sigma=-1)), "sigma"),
+        ("experts.json", edit(lambda v: v.update(experts=[])), "no experts"),
+        ("experts.json", edit(lambda v: v.update(experts=3)), "TypeError"),
+        ("experts.json", edit(lambda v: v["experts"][3].pop("sign")), "an expert has no sign"),
+        ("experts.json", edit(lambda v: v["base"].update(score=None)), "base has no score"),
+        ("items.npz", truncate, "thicket resume"),
+        ("items.npz", flip, "thicket resume"),
+        ("items.npz", pathlib.Path.unlink, "thicket resume"),
+        ("items.npz", lambda p: p.write_bytes(b""), "thicket resume"),
+        ("items.npz", arrays(train=np.ones((4, 4))), r"train is \[4, 4\] where 5×4 is"),
+        ("items.npz", arrays(answers=np.ones((3, 2))), r"answers is \[3, 2\] where \?×4 is"),
+        ("items.npz", arrays(targets=np.ones(())), r"targets is \[\] where"),
+        ("items.npz", arrays(answers=np.ones((9, 4))), "answers of 9 experts of 5"),
+        ("items.npz", arrays(base_answers=np.ones(3)), r"base_answers is \[3\] where 4 is"),
+        ("results.json", truncate, "thicket report"),
+        ("results.json", lambda p: p.write_text("{}"), "it has no timing"),
+    ],
+)
+def test_damage_is_named(whole_run, tmp_path, name, damage, mend):
+    folder = tmp_path / "run"
+    shutil.copytree(whole_run, folder)
+    run_record.load(folder)
+    damage(folder / name)
+    with pytest.raises(RunError, match=mend) as caught:
+        run_record.load(folder)
+    assert str(folder / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unfinished_and_absent_runs(tmp_path):
+    folder = save(record(), tmp_path / "run")
+    assert run_record.load(folder).timing == {}  # killed before its report: the log is complete
+    (folder / "items.npz").unlink()
+    with pytest.raises(RunError, match=f"unfinished.*thicket resume {folder}"):
+        run_record.load(folder)
+    (folder / "experts.json").unlink()
+    with pytest.raises(RunError, match=f"no experts.json; thicket resume {folder}"):
+        run_record.load(folder)
+    with pytest.raises(RunError, match="nowhere is not a run directory"):
+        run_record.load(tmp_path / "nowhere")
