@@ -1,5 +1,6 @@
 """Errors that say which argument or leaf, what was found, and what to do."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,18 @@ class DataError(ThicketError):
     """A data set is missing, damaged, or too small for disjoint splits."""
 
 
-def check_choice(option: str, name: str, known: tuple[str, ...]) -> None:
+def check_choice(option: str, name: Any, known: Iterable[str]) -> None:
     """Raises `ArgumentError`, naming the option and the known values, unless `name` is known."""
+    known = tuple(known)
     if name not in known:
         raise ArgumentError(f"{option}={name!r} is unknown; choose one of: {', '.join(known)}")
+
+
+def check_word(kind: str, word: str, known: Iterable[str]) -> None:
+    """Raises `ArgumentError`, naming the known ones, unless there is such a task or command."""
+    known = tuple(known)
+    if word not in known:
+        raise ArgumentError(f"unknown {kind} {word!r}; choose one of: {', '.join(known)}")
 
 
 def check_count(name: str, value: Any) -> int:

@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-from thicket_jax.errors import ArgumentError
+from thicket_jax.errors import check_word
 
 REGISTRY: dict[str, tuple[str, str]] = {
     "signals": (
@@ -52,6 +52,5 @@ REGISTRY: dict[str, tuple[str, str]] = {
 
 def module(name: str) -> ModuleType:
     """Returns the module of task `name`; an unknown name is an `ArgumentError`."""
-    if name not in REGISTRY:
-        raise ArgumentError(f"unknown task {name!r}; choose one of: {', '.join(sorted(REGISTRY))}")
+    check_word("task", name, sorted(REGISTRY))
     return importlib.import_module(REGISTRY[name][0])

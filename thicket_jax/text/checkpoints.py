@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.errors import ArgumentError, DataError, check_count
+from thicket_jax.errors import ArgumentError, DataError, check_choice, check_count
 from thicket_jax.text.tensor_files import (
     INDEX,
     SINGLE,
@@ -92,13 +92,13 @@ def load_tensors(
 
 
 def _float_dtype(dtype: Any) -> np.dtype:
+    known = tuple(_DTYPES.values())
     try:
-        found = jnp.dtype(dtype)
+        name = jnp.dtype(dtype).name
     except TypeError:
-        found = None
-    if found is None or found.name not in _DTYPES.values():
-        raise ArgumentError(f"dtype={dtype!r} must be one of: {', '.join(_DTYPES.values())}")
-    return found
+        name = None
+    check_choice("dtype", name if name in known else dtype, known)
+    return jnp.dtype(dtype)
 
 
 def _check_tensors(

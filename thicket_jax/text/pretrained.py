@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from thicket_jax.errors import ArgumentError
+from thicket_jax.errors import check_choice
 from thicket_jax.experts.leaves import leaf_paths
 from thicket_jax.text.checkpoints import load_tensors, save_checkpoint
 from thicket_jax.text.config import DTYPES, Config, read_config
@@ -58,9 +58,7 @@ def load(folder: str | os.PathLike[str], precision: str = "auto") -> Pretrained:
       ArgumentError: an unknown precision.
     """
     path = pathlib.Path(folder).expanduser().resolve()
-    if precision not in ("auto", *DTYPES):
-        known = ", ".join(("auto", *DTYPES))
-        raise ArgumentError(f"precision={precision!r} is unknown; choose one of: {known}")
+    check_choice("precision", precision, ("auto", *DTYPES))
     config = read_config(path)
     dtype = config.dtype if precision == "auto" else precision
     graph, shapes = abstract(config, dtype)

@@ -38,7 +38,7 @@ def initialise(key: jax.Array, law: str) -> Params:
     Raises:
       ArgumentError: the law is unknown.
     """
-    check_choice("initialisation", law, tuple(INITIALISATIONS))
+    check_choice("initialisation", law, INITIALISATIONS)
     return {
         f"layer_{index}": {
             "kernel": INITIALISATIONS[law](jax.random.fold_in(key, index), shape, jnp.float32),

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from thicket_jax.errors import ArgumentError, DataError
+from thicket_jax.errors import DataError, check_choice
 from thicket_jax.text.graders.marked import boxed, tagged
 from thicket_jax.text.grading import Outcome
 
@@ -46,8 +46,7 @@ def grade(text: str, item: Mapping[str, Any]) -> Outcome:
     """Grades the expression that a text gives as its answer."""
     numbers, target = _puzzle(item)
     extraction = item.get("extraction", "strict")
-    if extraction not in COLUMNS:
-        raise ArgumentError(f"extraction={extraction!r} is unknown; choose strict or flexible")
+    check_choice("extraction", extraction, COLUMNS)
     found = {"strict": tagged(text)}
     found["flexible"] = _last_expression(text) if found["strict"] is None else found["strict"]
     answers = {name: _canonical(answer, numbers) for name, answer in found.items()}

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from thicket_jax.errors import ArgumentError, DataError
+from thicket_jax.errors import ArgumentError, DataError, check_choice
 from thicket_jax.text.graders.alarm import within
 from thicket_jax.text.graders.marked import boxed
 from thicket_jax.text.grading import Outcome
@@ -65,8 +65,7 @@ def grade(text: str, item: Mapping[str, Any]) -> Outcome:
     """
     gold = _gold(item)
     extraction = item.get("extraction", "strict")
-    if extraction not in COLUMNS:
-        raise ArgumentError(f"extraction={extraction!r} is unknown; choose strict or flexible")
+    check_choice("extraction", extraction, COLUMNS)
     marked = boxed(text)
     found = {"strict": normal(marked or "") or None}
     found["flexible"] = found["strict"] or _last_expression(text)

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-from thicket_jax.errors import ArgumentError, DataError
+from thicket_jax.errors import DataError, check_choice
 from thicket_jax.text.graders.marked import boxed
 from thicket_jax.text.grading import Outcome
 
@@ -57,8 +57,7 @@ def grade(text: str, item: Mapping[str, Any]) -> Outcome:
     """Grades the number that a text ends with."""
     gold = _gold(item["answer"])
     extraction = item.get("extraction", "strict")
-    if extraction not in COLUMNS:
-        raise ArgumentError(f"extraction={extraction!r} is unknown; choose strict or flexible")
+    check_choice("extraction", extraction, COLUMNS)
     found = {"strict": strict(text)}
     found["flexible"] = found["strict"] or flexible(text)
     scores = {name: float(answer == gold) for name, answer in found.items()}

@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from thicket_jax.errors import ArgumentError, DataError
+from thicket_jax.errors import DataError, check_choice
 from thicket_jax.text.graders.marked import tagged
 from thicket_jax.text.grading import Outcome
 
@@ -35,8 +35,7 @@ def grade(text: str, item: Mapping[str, Any]) -> Outcome:
     """
     order = _labels(item["order"])
     reward = item.get("reward", "exact")
-    if reward not in COLUMNS:
-        raise ArgumentError(f"reward={reward!r} is unknown; choose one of: {', '.join(COLUMNS)}")
+    check_choice("reward", reward, COLUMNS)
     marked = tagged(text)
     found = _last_order(text if marked is None else marked, order)
     if found is None:
