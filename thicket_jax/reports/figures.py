@@ -72,7 +72,7 @@ def draw(
 
     Args:
       record: the run.
-      results: what `report.build_results` returned.
+      results: what `results.build_results` returned.
       folder: where the PNG files go; figures of ours that an earlier report left are removed.
     """
     for name in OWN:

@@ -9,10 +9,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thicket_jax.errors import RunError
 from thicket_jax.reports.documents import Block, Heading, Interactive, Paragraph, Picture, Table
 from thicket_jax.reports.landscape_figure import ABOVE, BELOW, FAILED, INKS, gains_of, limit
 from thicket_jax.reports.numbers import short
+from thicket_jax.runs.files import read_json
 
 FOLDER, FILE = "landscapes", "landscape.json"
 
@@ -23,19 +23,10 @@ def load_all(run_dir: pathlib.Path) -> list[dict[str, Any]]:
     Raises:
       RunError: one is damaged.
     """
-    found = []
-    for path in sorted(run_dir.glob(f"{FOLDER}/*/{FILE}")):
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-            for name in ("name", "plane", "x", "y", "distance", "marks", "tasks"):
-                value[name]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{path} is damaged ({type(error).__name__}: {error}); delete it, and thicket "
-                "landscape makes it again from its log"
-            ) from None
-        found.append(value)
-    return found
+    wanted = ("name", "plane", "x", "y", "distance", "marks", "tasks")
+    mend = "delete it, and thicket landscape makes it again from its log"
+    paths = sorted(run_dir.glob(f"{FOLDER}/*/{FILE}"))
+    return [read_json(path, wanted, mend) for path in paths]
 
 
 def picture_name(found: Mapping[str, Any]) -> str:

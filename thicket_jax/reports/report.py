@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from thicket_jax.reports import documents, figures, landscape_figure, landscape_page, sections
-from thicket_jax.runs.files import plain_json, write_json
+from thicket_jax.runs.files import write_json
 from thicket_jax.runs.record import RunRecord
 from thicket_jax.scoring.metrics import METRICS, Metric
 
@@ -38,7 +38,7 @@ def write(
       metric: a program's own metric, as in `build_results`; without it what needs it is left out.
     """
     folder = pathlib.Path(run_dir)
-    write_json(folder / "results.json", plain_json(dict(results)))
+    write_json(folder / "results.json", results)
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)
     known = _gradable(record, results, metric)

@@ -9,9 +9,8 @@ import numpy as np
 
 from thicket_jax.analysis import baselines, density, intervals
 from thicket_jax.analysis.baselines import Voted
-from thicket_jax.ensembles import combine as combine_rules
-from thicket_jax.ensembles.combine import Combine
-from thicket_jax.errors import ArgumentError, RunError
+from thicket_jax.ensembles.combine import RULES, Combine, with_weights
+from thicket_jax.errors import ArgumentError, RunError, check_count
 from thicket_jax.runs.files import plain_json
 from thicket_jax.runs.record import RunRecord, number_of
 from thicket_jax.scoring.metrics import Metric
@@ -64,7 +63,7 @@ def _votes(
     votes = []
     for name, rule in _rules(record, combine, rules):
         for k in _sizes(record, ks, len(answers)):
-            joined = combine_rules.with_weights(rule, weights[:k])(answers[:k])
+            joined = with_weights(rule, weights[:k])(answers[:k])
             items = record.metric.per_item(np.asarray(joined), targets)
             votes.append(Voted(k, name, rule, items))
     return votes
@@ -192,9 +191,7 @@ def _sizes(record: RunRecord, ks: Sequence[int] | None, kept: int) -> list[int]:
     asked = record.config["options"].get("k", kept) if ks is None else ks
     asked = [asked] if isinstance(asked, int) else list(asked)
     for k in asked:
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise ArgumentError(f"k={k!r} must be a whole number of at least 1")
-        if k > kept:
+        if check_count("k", k) > kept:
             raise ArgumentError(
                 f"k={k} is larger than the {kept} experts whose answers the run kept; "
                 f"use at most {kept}, or run again with --k {k}"
@@ -211,14 +208,14 @@ def _rules(
         return [(getattr(combine, "__name__", "function"), combine)]
     names = (list(own) or record.config["combines"]) if combine is None else combine
     names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    fitting = [name for name in combine_rules.RULES if _fits(name, record)]
-    known = {**{name: combine_rules.RULES[name] for name in fitting}, **own}
+    fitting = [name for name in RULES if _fits(name, record)]
+    known = {**{name: RULES[name] for name in fitting}, **own}
     for name in names:
         if name not in known:
             assert record.answers is not None
             shape = f"{record.answers.dtype}{list(record.answers.shape)}"
             why = f"does not fit answers {shape} graded by {record.metric.name}"
-            if name not in combine_rules.RULES:
+            if name not in RULES:
                 why = "is not a rule of this package"
             raise ArgumentError(f"combine={name!r} {why}; choose one of: {', '.join(known)}")
     return [(name, known[name]) for name in names]

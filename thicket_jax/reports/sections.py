@@ -1,6 +1,6 @@
 """What the report of a run says: headline, tables, how to reproduce it. No layout here.
 
-`report_html` has the blocks, and turns them into HTML and Markdown.
+`documents` has the blocks, and turns them into HTML and Markdown.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from thicket_jax.analysis import intervals
-from thicket_jax.ensembles import combine as combine_rules
+from thicket_jax.ensembles.combine import RULES
 from thicket_jax.reports.baseline_sections import equal_inference, form_and_reasoning
 from thicket_jax.reports.documents import (
     Block,
@@ -71,7 +71,7 @@ def compose(
 
     Args:
       record: the run.
-      results: what `report.build_results` returned.
+      results: what `results.build_results` returned.
       shown: (file name, caption) of each figure.
       landscapes: sections on planes through θ.
     """
@@ -300,7 +300,7 @@ def _reproduce(record: RunRecord) -> Iterator[Block]:
         )
     else:
         yield Code(run)
-    custom = [name for name in record.config["combines"] if name not in combine_rules.RULES]
+    custom = [name for name in record.config["combines"] if name not in RULES]
     yield Paragraph(
         f"Every expert is made again from the root key {population.get('key')} "
         f"({population.get('prng')}), its id, σ and sign, which experts.json has for all of "

@@ -8,12 +8,12 @@ from typing import Any
 from thicket_jax.reports import documents, survey_figures
 from thicket_jax.reports.documents import Block, Bullets, Heading, Paragraph, Picture, Table, Title
 from thicket_jax.reports.numbers import short, sigma_label
-from thicket_jax.runs.files import plain_json, write_json
+from thicket_jax.runs.files import write_json
 
 
 def write(found: Mapping[str, Any], folder: pathlib.Path) -> None:
     """Writes density.json, figures, report.md and report.html of what `survey.measure` found."""
-    write_json(folder / "density.json", plain_json(found))
+    write_json(folder / "density.json", found)
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)
     blocks = _compose(found, survey_figures.draw(found, pictures))

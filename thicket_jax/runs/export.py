@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from thicket_jax.ensembles.merging import merge as merge_experts
+from thicket_jax.ensembles import merging
 from thicket_jax.errors import ArgumentError, RunError, check_count
 from thicket_jax.experts.perturbation import perturb
 from thicket_jax.experts.population import Population
@@ -19,7 +19,7 @@ def load_population(run_dir: pathlib.Path) -> Population:
     path = run_dir / "experts.json"
     if not path.exists() and (run_dir / "config.json").exists():
         raise RunError(f"{run_dir} is not finished; go on with: thicket resume {run_dir}")
-    stored = files.read_json(path)
+    stored = files.read_json(path, ("population", "experts"))
     try:
         rows = sorted((r for r in stored["experts"] if not r["failed"]), key=lambda r: r["rank"])
         columns = {f"{name}s": [row[name] for row in rows] for name in ("id", "sigma", "sign")}
@@ -59,7 +59,7 @@ def export(
       ArgumentError: a rank or count beyond the experts, or `to` exists.
     """
     experts = load_population(run_dir)
-    config = files.read_json(run_dir / "config.json")
+    config = files.read_json(run_dir / "config.json", ("task", "model", "versions", "fingerprints"))
     if files.fingerprint(params) != config["fingerprints"]["params"]:
         raise RunError(f"the base parameters are not those of {run_dir}; its base model changed")
     wanted = check_count("rank" if merge is None else "merge", rank if merge is None else merge)
@@ -72,7 +72,7 @@ def export(
         tree = perturb(params, chosen[0])
     else:
         chosen = experts[:wanted]
-        tree = merge_experts(params, chosen)
+        tree = merging.merge(params, chosen)
     if save is None:
         checkpoints.save(to, tree)
     else:

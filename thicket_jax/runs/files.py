@@ -1,11 +1,14 @@
-"""JSON files that are whole or not there, what differs in two, and fingerprints of arrays."""
+"""JSON files that are whole or not there, what differs in two, and fingerprints of arrays.
+
+JSON has no NaN and no infinity: what is not finite is null in a file and None when it is read.
+"""
 
 import hashlib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,12 @@ from thicket_jax.experts.leaves import leaf_paths
 
 
 def plain_json(value: Any) -> Any:
-    """Returns plain JSON values; what is not finite becomes None, −0 becomes 0."""
+    """Returns plain JSON values: numpy's as Python's, not finite as None, −0 as 0, keys as text.
+
+    Example:
+      >>> plain_json({"scores": np.array([0.5, np.nan], np.float32), "seen": (np.int64(3), True)})
+      {'scores': [0.5, None], 'seen': [3, True]}
+    """
     if isinstance(value, Mapping):
         return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -41,26 +49,49 @@ def fingerprint(tree: Any) -> str:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes JSON so that the file has either its old or its new content, never half of it."""
+    """Writes JSON so that the file has either its old or its new content, never half of it.
+
+    Args:
+      path: of the file; its folder must exist.
+      value: JSON values, numpy scalars and arrays among them, see `plain_json`.
+
+    Raises:
+      TypeError: a value that JSON cannot hold; the file stays as it was.
+    """
+    text = json.dumps(plain_json(value), indent=1, allow_nan=False) + "\n"
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as file:
-        json.dump(value, file, indent=1, allow_nan=False)
-        file.write("\n")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """Reads JSON; a missing or damaged file is a `RunError` that names it."""
+def read_json(
+    path: pathlib.Path,
+    wanted: Sequence[str] = (),
+    mend: str = "restore it from a copy or start a new run",
+) -> Any:
+    """Reads JSON.
+
+    Args:
+      path: of the file.
+      wanted: names that it must have; with any, it must be an object.
+      mend: what to do about a damaged file, as a sentence of the error.
+
+    Raises:
+      RunError: the file is missing, damaged, or lacks a name; the text says which, and what to do.
+    """
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path} is missing; is {path.parent} a run directory?") from None
     except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path} is damaged ({error}); restore it from a copy or start a new run"
-        ) from None
+        raise RunError(f"{path} is damaged ({error}); {mend}") from None
+    lacking = [name for name in wanted if not isinstance(value, dict) or name not in value]
+    if lacking:
+        raise RunError(f"{path} is damaged (it has no {', '.join(lacking)}); {mend}")
+    return value
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from thicket_jax.errors import RunError
 from thicket_jax.runs import checkpoints, strings
-from thicket_jax.runs.files import differences, fingerprint, read_json, write_json
+from thicket_jax.runs.files import differences, fingerprint, plain_json, read_json, write_json
 from thicket_jax.scoring.scores import Scores, concatenate
 
 SECONDS_BETWEEN_SEGMENTS = 30.0
@@ -60,15 +60,35 @@ class RunLog:
         return cls(run_dir, num)
 
     @classmethod
-    def reopen(cls, run_dir: pathlib.Path, identity: Mapping[str, Any], num: int) -> "RunLog":
-        """Opens an interrupted run; refuses with the differences if it is another run now."""
+    def reopen(
+        cls,
+        run_dir: pathlib.Path,
+        identity: Mapping[str, Any],
+        num: int,
+        mend: str = "undo the change or start a new run",
+    ) -> "RunLog":
+        """Opens an interrupted run; refuses with the differences if it is another run now.
+
+        Args:
+          run_dir: of the run.
+          identity: what must be equal, as `create` was given it.
+          num: of the run's experts.
+          mend: what to do about a difference, as a sentence of the error.
+
+        Raises:
+          RunError: the log is missing, or this is another run.
+        """
         if not (run_dir / "log").is_dir():
             raise RunError(f"{run_dir / 'log'} is missing; {run_dir} cannot be resumed")
-        changed = differences(read_json(run_dir / "log" / "identity.json"), identity)
+        now = plain_json(identity)
+        changed = differences(read_json(run_dir / "log" / "identity.json"), now)
+        if not changed:
+            # config.json has the same entries, and is where people edit.
+            config = read_json(run_dir / "config.json", tuple(now))
+            changed = differences({name: config[name] for name in now}, now)
         if changed:
             raise RunError(
-                f"{run_dir} is a different run and cannot be resumed: {'; '.join(changed)}; "
-                "undo the change or start a new run"
+                f"{run_dir} is a different run and cannot be resumed: {'; '.join(changed)}; {mend}"
             )
         log = cls(run_dir, num)
         log._remove_unfinished("")

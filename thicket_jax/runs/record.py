@@ -4,18 +4,17 @@ No model is seen here. Shapes: N experts, K kept, R random ones, B items.
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from thicket_jax.errors import ArgumentError, RunError
 from thicket_jax.runs import strings
+from thicket_jax.runs.files import read_json
 from thicket_jax.scoring import metrics
 
 _ARRAYS = (
@@ -121,7 +120,7 @@ class RunRecord:
         if self.gradable:
             raise ArgumentError(
                 f"metric {name!r} is a function of the program that made this run; grade the run "
-                "there, with report.build_results(record, metric=...)"
+                "there, with thicket_jax.reports.results.build_results(record, metric=...)"
             )
         return metrics.Metric(name, True, lambda answers, targets: np.zeros(0))
 
@@ -211,7 +210,7 @@ def load(run_dir: str | pathlib.Path) -> RunRecord:
     if not (folder / "config.json").exists():
         raise RunError(f"{folder / 'config.json'} is missing; {folder} is not a run directory")
     again = f"delete it and results.json, and thicket resume {folder} makes it again from the log"
-    config = _read_json(
+    config = read_json(
         folder / "config.json",
         ("task", "model", "options", "metric", "combines"),
         "restore it from a copy or start a new run",
@@ -222,12 +221,12 @@ def load(run_dir: str | pathlib.Path) -> RunRecord:
         if not (folder / name).exists():
             mend = again.replace("delete it and results.json", "delete results.json")
             raise RunError(f"{folder / name} is missing; {mend}")
-    experts = _read_json(folder / "experts.json", ("population", "base", "experts"), again)
+    experts = read_json(folder / "experts.json", ("population", "base", "experts"), again)
     arrays = _read_arrays(folder / "items.npz", again)
     timing = {}
     if (folder / "results.json").exists():
         mend = f"delete it, and thicket report {folder} writes it again, without the run's timing"
-        results = _read_json(folder / "results.json", ("timing",), mend)
+        results = read_json(folder / "results.json", ("timing",), mend)
         timing = dict(results["timing"] or {})
     record = RunRecord(
         config=config,
@@ -259,17 +258,6 @@ def _fields(arrays: dict[str, np.ndarray], path: pathlib.Path, mend: str) -> dic
 def number_of(value: float | None) -> float:
     """Returns a JSON number as a float; null is NaN."""
     return math.nan if value is None else float(value)
-
-
-def _read_json(path: pathlib.Path, wanted: Sequence[str], mend: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}); {mend}") from None
-    missing = [name for name in wanted if not isinstance(value, dict) or name not in value]
-    if missing:
-        raise RunError(f"{path} is damaged (it has no {', '.join(missing)}); {mend}")
-    return value
 
 
 def _read_arrays(path: pathlib.Path, mend: str) -> dict[str, np.ndarray]:
