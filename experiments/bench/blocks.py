@@ -8,7 +8,7 @@ import numpy as np
 
 import thicket_jax as tj
 from experiments.bench import mlp, timing
-from experiments.readme import markdown_table, number
+from experiments.common.readme import markdown_table, number
 from thicket_jax.experts.noise import Noise
 from thicket_jax.mapping import devices
 from thicket_jax.scoring.scorer import Scorer

@@ -13,9 +13,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import machine
 from experiments.bench import timing
-from experiments.readme import markdown_table, number
+from experiments.common import machine
+from experiments.common.readme import markdown_table, number
 
 ITEMS, BLOCK = 64, 4
 FLAT = 1.1  # peak memory of the largest N over that of the smallest, at most

@@ -16,7 +16,7 @@ import numpy as np
 import thicket_jax as tj
 from experiments.bench import random_checkpoint, text_share, timing
 from experiments.bench.low_rank import percent
-from experiments.readme import markdown_table, number
+from experiments.common.readme import markdown_table, number
 from thicket_jax.experts.noise import FACTORS, Noise
 from thicket_jax.mapping import devices, usage
 from thicket_jax.text import pretrained, prompts

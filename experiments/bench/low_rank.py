@@ -12,7 +12,7 @@ import numpy as np
 
 import thicket_jax as tj
 from experiments.bench import low_rank_floor, mlp, timing
-from experiments.readme import markdown_table, number
+from experiments.common.readme import markdown_table, number
 from thicket_jax.experts.noise import FACTORS, Noise
 from thicket_jax.experts.perturbation import apply_noise
 from thicket_jax.experts.population import Population

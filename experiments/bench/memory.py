@@ -17,7 +17,7 @@ import jax
 
 import thicket_jax as tj
 from experiments.bench import mlp, timing
-from experiments.readme import markdown_table, number
+from experiments.common.readme import markdown_table, number
 from thicket_jax.errors import ArgumentError
 from thicket_jax.mapping import devices
 from thicket_jax.scoring.scorer import Scorer

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench import timing
-from experiments.readme import markdown_table, number
+from experiments.common.readme import markdown_table, number
 from thicket_jax.experts.laws import FAMILIES
 from thicket_jax.experts.noise import FACTORS, Noise, low_rank
 from thicket_jax.experts.perturbation import apply_noise

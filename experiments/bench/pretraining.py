@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 
-from experiments import machine
 from experiments.bench import timing
 from experiments.bench.torch_worker import INSTALL, TorchWorker, has_torch, threads_text
-from experiments.readme import markdown_table, number
+from experiments.common import machine
+from experiments.common.readme import markdown_table, number
 from thicket_jax.tasks.signals import model as signal_model
 
 LIMIT = 8.0

@@ -16,10 +16,10 @@ import jax
 import numpy as np
 
 import thicket_jax as tj
-from experiments import machine
 from experiments.bench import peak, scoring_parts, timing
 from experiments.bench.torch_worker import INSTALL, TorchWorker, has_torch, threads_text
-from experiments.readme import markdown_table, number
+from experiments.common import machine
+from experiments.common.readme import markdown_table, number
 from thicket_jax.errors import RunError
 from thicket_jax.mapping import devices
 from thicket_jax.scoring.metrics import metric

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.bench import text_scoring, text_share, timing
 from experiments.bench.torch_worker import threads_text
-from experiments.readme import markdown_table, number
+from experiments.common.readme import markdown_table, number
 from thicket_jax.mapping import devices
 from thicket_jax.tasks.language import stories
 

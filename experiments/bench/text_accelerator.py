@@ -17,9 +17,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import machine
 from experiments.bench import random_checkpoint, timing
-from experiments.readme import markdown_table, number
+from experiments.common import machine
+from experiments.common.readme import markdown_table, number
 from thicket_jax.errors import ArgumentError
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.perturbation import apply_noise

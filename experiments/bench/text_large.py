@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from experiments.bench import random_checkpoint, timing
-from experiments.readme import markdown_table, number
+from experiments.common.readme import markdown_table, number
 from thicket_jax.errors import RunError
 from thicket_jax.runs import files
 

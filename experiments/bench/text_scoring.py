@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import machine
 from experiments.bench import timing
 from experiments.bench.torch_worker import TorchWorker, has_torch
+from experiments.common import machine
 from thicket_jax.errors import RunError
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import Population, population, unperturbed

@@ -6,12 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from experiments import machine
-from experiments.readme import markdown_table, number
+from experiments.common import machine
+from experiments.common.command import Shown
+from experiments.common.readme import markdown_table, number
 from thicket_jax.reports.figures import COLOURS, RULE_COLOURS, canvas
 
 SCORES = {"accuracy": "accuracy", "likelihood": "log-likelihood of the right answer"}
 _MARKERS = ("o", "s", "^", "v")
+
+
+def present_table(table: Mapping[str, Any], folder: pathlib.Path) -> Shown:
+    """Returns the tables and the verdicts; draws the figures into the folder."""
+    figures = ["density.png", "likelihood.png", "discordance.png"]
+    _draw_density(table, "accuracy", folder / figures[0])
+    _draw_density(table, "likelihood", folder / figures[1])
+    _draw_discordance(table, folder / figures[2])
+    lines = [
+        f"{row['setting']}, {row['score']} {row['better']}: density {row['density']}, "
+        f"discordance {row['discordance']['word']}"
+        for row in table["verdicts"]
+    ]
+    return Shown({"table": tables(table)}, lines, figures)
 
 
 def tables(table: Mapping[str, Any]) -> str:
@@ -251,13 +266,6 @@ def _times(table: Mapping[str, Any]) -> str:
         + "\n\n"
         + machine.sentence(table["provenance"])
     )
-
-
-def draw(table: Mapping[str, Any], folder: pathlib.Path) -> None:
-    """Draws density.png (accuracy), likelihood.png and discordance.png."""
-    _draw_density(table, "accuracy", folder / "density.png")
-    _draw_density(table, "likelihood", folder / "likelihood.png")
-    _draw_discordance(table, folder / "discordance.png")
 
 
 def _colours(settings: Sequence[str]) -> dict[str, tuple[str, str]]:

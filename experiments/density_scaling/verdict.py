@@ -28,6 +28,12 @@ READINGS = (("accuracy", "gt"), ("accuracy", "ge"), ("likelihood", "gt"))
 _DRAWS = 20_000
 
 
+def judge_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `verdicts`, of the trained models."""
+    trained = [record for record in table["records"] if record["kind"] == "trained"]
+    return {"verdicts": judge(trained, table["identity"]["counts"]["items"])}
+
+
 def trend(sizes: np.ndarray, values: np.ndarray, seeds: np.ndarray) -> tuple[float, float]:
     """Returns Kendall's τ of values with sizes, and its permutation p (two-sided).
 

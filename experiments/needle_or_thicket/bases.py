@@ -1,8 +1,6 @@
 """The bases and their sequences: the 1-D task's own, and test sequences that go on for longer."""
 
-import dataclasses
 import zlib
-from typing import Any
 
 import jax
 
@@ -43,11 +41,3 @@ def long_test(target: str, seed: int, size: Size) -> dict[str, jax.Array]:
     length = signals.CONTEXT + max(size.horizons)
     points = family_batch(target, key, size.test_items, length)
     return {"context": points[:, : signals.CONTEXT], "future": points[:, signals.CONTEXT :]}
-
-
-def sized(size: Size) -> dict[str, Any]:
-    """Returns a size as JSON values."""
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in dataclasses.asdict(size).items()
-    }

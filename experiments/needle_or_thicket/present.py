@@ -1,17 +1,36 @@
 """The tables of the experiment, from its records alone."""
 
 import math
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments import machine
+from experiments.common import machine
+from experiments.common.command import Shown
+from experiments.common.readme import markdown_table, number
+from experiments.needle_or_thicket import draw
+from experiments.needle_or_thicket.cells import PARTS
+from experiments.needle_or_thicket.signals_table import signals_table
 from experiments.needle_or_thicket.size import BASES, PAPER_SIGMA
-from experiments.needle_or_thicket.summary import densest
+from experiments.needle_or_thicket.summary import densest, pool
 from experiments.needle_or_thicket.verdict import GOOD
-from experiments.readme import markdown_table, number
 from thicket_jax.reports.numbers import sigma_label
 
-PARTS = ("roll_outs", "neighbourhoods", "tunings")
+
+def present_table(table: Mapping[str, Any], folder: pathlib.Path) -> Shown:
+    """Returns the tables and the verdicts; draws the four figures into the folder."""
+    signals = signals_table()
+    table = {**table, "pooled": pool(table["neighbourhoods"], table["settings"]["margins"])}
+    figures = ["paper.png", "density.png", "distance.png", "horizon.png"]
+    draw.paper(table, signals, folder / figures[0])
+    draw.density(table, folder / figures[1])
+    draw.distance(table, folder / figures[2])
+    draw.horizon(table, folder / figures[3])
+    lines = [f"{row['claim']}: {row['verdict']}" for row in table["density_verdicts"]]
+    for row in table["tuning_verdicts"]:
+        counts = f"ahead {row['ahead']}, level {row['level']}, behind {row['behind']}"
+        lines.append(f"ensemble against {row['opponent']}, {row['horizon']} steps: {counts}")
+    return Shown(tables(table, signals), lines, figures)
 
 
 def tables(table: Mapping[str, Any], signals: Mapping[str, Any]) -> dict[str, str]:

@@ -28,6 +28,8 @@ in more runs than it is behind, *does not hold* when behind in more, and is othe
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.needle_or_thicket import summary
+
 GOOD = 0.5
 FLOOR, CEILING = 1e-9, 1e6
 OUTCOMES = ("ahead", "level", "behind")
@@ -39,6 +41,20 @@ CLAIMS = {
     "denser": "at equal change of the function, good experts are denser around the mixture's "
     "model than around random parameters",
 }
+
+
+def judge_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the verdicts, and of the pooled shares those that are judged.
+
+    The counts of all are in the cells.
+    """
+    size = table["settings"]
+    pooled = summary.pool(table["neighbourhoods"], size["margins"])
+    return {
+        "density_verdicts": judge_density(pooled, size["k"], size["num"]),
+        "tuning_verdicts": judge_tuning(table["tunings"]),
+        "pooled": [row for row in pooled if row["margin"] == GOOD],
+    }
 
 
 def outcome(interval: Sequence[float]) -> str:

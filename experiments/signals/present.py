@@ -1,14 +1,17 @@
 """The table and the figure of the experiment, from its records alone."""
 
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments import machine
-from experiments.readme import markdown_table, number
+from experiments.common import machine
+from experiments.common.command import Shown
+from experiments.common.readme import markdown_table, number
 from experiments.signals.verdict import claims_of, ensemble_error, geometric_mean
 from thicket_jax.reports.figures import COLOURS, canvas
 
+PEER = pathlib.Path(__file__).resolve().parent / "peer.json"
 _KINDS = ("base", "best", "ensemble")
 _GROUPS = {
     "needle": "no pretraining",
@@ -27,20 +30,28 @@ def _of(run: Mapping[str, Any], kind: str) -> float:
     return ensemble_error(run) if kind == "ensemble" else float(run[kind]["test"])
 
 
-def tables(
-    runs: Sequence[Mapping[str, Any]],
-    rows: Sequence[Mapping[str, Any]],
-    verdicts: Sequence[Mapping[str, Any]],
-    settings: Mapping[str, Any],
-    peer: Mapping[str, Any],
-) -> str:
-    """Returns the verdicts, the table of pairs and the times as Markdown."""
+def present_table(table: Mapping[str, Any], folder: pathlib.Path) -> Shown:
+    """Returns the tables and the verdicts; draws overview.png into the folder."""
+    peer = json.loads(PEER.read_text())
+    draw(table["runs"], table["pairs"], peer, folder / "overview.png")
+    lines = [f"{row['claim']}: {row['verdict']}" for row in table["verdicts"]]
+    return Shown({"table": tables(table, peer)}, lines, ["overview.png"])
+
+
+def tables(table: Mapping[str, Any], peer: Mapping[str, Any]) -> str:
+    """Returns the verdicts, the table of pairs and the times as Markdown.
+
+    Args:
+      table: the experiment's.
+      peer: the official program's numbers.
+    """
+    runs, settings = table["runs"], table["settings"]
     of_claims = [
         [f"**{v['claim']}**: {v['text']}", v["verdict"], ", ".join(_exceptions(v)) or "-"]
-        for v in verdicts
+        for v in table["verdicts"]
     ]
     of_pairs = []
-    for row in rows:
+    for row in table["pairs"]:
         theirs = peer["pairs"].get(row["pair"])
         of_pairs.append(
             [

@@ -26,6 +26,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.signals.measure import PAIRS
+
 RATIO = 0.5
 ABSOLUTE = 0.05
 
@@ -35,6 +37,14 @@ CLAIMS = {
     "plateau": "pretrained on the target's own family, there is nothing to gain",
     "plateau, on the signal's scale": "the same, with the gain measured in variances of the signal",
 }
+
+
+def judge_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `pairs`, one row each, and `verdicts`, one for each claim."""
+    size, runs = table["settings"], table["runs"]
+    added = {run["pair"] for run in runs} - set(PAIRS)
+    rows = summarise(runs, [*PAIRS, *sorted(added)])
+    return {"pairs": rows, "verdicts": judge(rows, size["k"], size["num"])}
 
 
 def claims_of(pair: str) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from experiments import machine
-from experiments.readme import markdown_table, number
+from experiments.common import machine
+from experiments.common.command import Shown
+from experiments.common.readme import markdown_table, number
 from experiments.stories.verdict import BASELINES, KINDS, VERDICTS, accuracy
 from thicket_jax.reports.figures import COLOURS, canvas
 
@@ -25,6 +26,14 @@ _COLOURS = {
 }
 _DASHES = ("-", "--", ":")
 _MARKERS = ("o", "s", "^")
+
+
+def present_table(table: Mapping[str, Any], folder: pathlib.Path) -> Shown:
+    """Returns the tables, and what came out in words; draws both figures into the folder."""
+    _draw_accuracy(table, folder / "accuracy.png")
+    _draw_density(table, folder / "density.png")
+    found = _found(table, max(table["settings"]["k"]))
+    return Shown({"table": tables(table)}, found.splitlines(), ["accuracy.png", "density.png"])
 
 
 def tables(table: Mapping[str, Any]) -> str:
@@ -145,14 +154,6 @@ def _times(table: Mapping[str, Any]) -> str:
         "search of a noise law compiles its program, the later ones find it.\n\n"
         + markdown_table(head, cells)
     )
-
-
-def draw(table: Mapping[str, Any], folder: pathlib.Path) -> list[pathlib.Path]:
-    """Draws accuracy.png and density.png; returns their paths."""
-    paths = [folder / "accuracy.png", folder / "density.png"]
-    _draw_accuracy(table, paths[0])
-    _draw_density(table, paths[1])
-    return paths
 
 
 def _draw_accuracy(table: Mapping[str, Any], path: pathlib.Path) -> None:

@@ -14,6 +14,12 @@ KINDS = (*BASELINES, "ensemble")
 VERDICTS = ("ahead", "level", "behind")
 
 
+def judge_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `summary`, a row for each law and sigma, and `verdicts` of the largest ensemble."""
+    runs, ks = table["runs"], table["settings"]["k"]
+    return {"summary": summarise(runs, ks), "verdicts": judge(runs, max(ks))}
+
+
 def accuracy(run: Mapping[str, Any], kind: str, k: int) -> float:
     """Returns a run's test accuracy of a baseline at the cost of k, or of the ensemble of k."""
     return float(_row(run, kind, k)["test"])

@@ -4,9 +4,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments import machine
-from experiments.readme import markdown_table, number
-from experiments.what_makes_an_ensemble.verdict import RANDOM, TOP
+from experiments.common import machine
+from experiments.common.command import Shown
+from experiments.common.readme import markdown_table, number
+from experiments.what_makes_an_ensemble.verdict import RANDOM, TOP, summarise
 from thicket_jax.reports.figures import COLOURS, canvas
 
 LOOKS = {  # Okabe and Ito's colours, and a marker, so that no line is known by colour alone
@@ -21,6 +22,22 @@ LOOKS = {  # Okabe and Ito's colours, and a marker, so that no line is known by 
     RANDOM: ("#8a8a8a", ".", "-"),
 }
 _SHOWN_IN_PARTS = (TOP, "greedy", "bagged greedy", "complementary")
+
+
+def present_table(table: Mapping[str, Any], folder: pathlib.Path) -> Shown:
+    """Returns the tables and the verdicts; draws the figures into the folder.
+
+    These are ensembles.png, test results by size, and parts.png, what they are made of.
+    """
+    table = {**table, "summary": summarise(table["runs"])}
+    _draw_sizes(table, folder / "ensembles.png")
+    _draw_parts(table, folder / "parts.png")
+    lines = [
+        f"{row['case']}, {row['way']} against the top {row['at']}: {row['verdict']}"
+        for row in table["verdicts"]
+        if row["verdict"]
+    ]
+    return Shown({"table": text(table)}, lines, ["ensembles.png", "parts.png"])
 
 
 def text(table: Mapping[str, Any]) -> str:
@@ -131,12 +148,6 @@ def _searches(table: Mapping[str, Any]) -> str:
     head = ["search", "seeds", "experts better than base on train", "right on all train items"]
     head += ["failed", "s, answers", "s, ensembles"]
     return f"All searches together took {total / 60:.1f} minutes.\n\n" + markdown_table(head, cells)
-
-
-def draw(table: Mapping[str, Any], folder: pathlib.Path) -> None:
-    """Draws ensembles.png, test results by size, and parts.png, what these are made of."""
-    _draw_sizes(table, folder / "ensembles.png")
-    _draw_parts(table, folder / "parts.png")
 
 
 def _cases(table: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,13 @@ VERDICTS = ("ahead", "level", "behind")
 TOP, RANDOM = "top K", "random"
 
 
+def judge_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `runs` in order, and `verdicts`."""
+    order = [case["name"] for case in table["settings"]["cases"]]
+    runs = sorted(table["runs"], key=lambda run: (order.index(run["case"]), run["seed"]))
+    return {"runs": runs, "verdicts": judge(summarise(runs))}
+
+
 def pooled(rows: Sequence[Mapping[str, Any]], against: str) -> dict[str, Any] | None:
     """Returns the difference over all seeds with its interval and verdict; None if not compared."""
     found = [row["minus"][against] for row in rows if against in row["minus"]]

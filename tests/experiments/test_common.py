@@ -1,361 +1,296 @@
-"""The experiments run from the command line in their quick forms; their rules are held here."""
+"""experiments/common: the table and its file, the command and its exit codes, numbers in a README.
 
-import dataclasses
+The command runs a toy experiment here: cells that add one, which may fail.
+"""
+
 import json
+import os
 import pathlib
+import re
+import shutil
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
-from experiment_runs import done
+from experiment_runs import ROOT
+from matplotlib.figure import Figure
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-STORIES = ROOT.parent / "shared" / "models" / "stories260K"
-
-
-def test_signals_runs_judges_and_goes_on_where_it_stopped(experiment, tmp_path, capsys):
-    words = ("--quick", "--pairs", "xavier:one_line", "--out", str(tmp_path))
-    out = done("experiments.signals", *words)
-    assert "0 of 1 runs" in out and "thicket: not judged" in out
-    table = json.loads((tmp_path / "table.json").read_text())
-    (one,) = table["runs"]
-    assert (one["pair"], one["seed"]) == ("xavier:one_line", 0)
-    for kind in ("base", "best"):
-        assert one[kind]["test"] > 0 and one[kind]["test_stderr"] is not None
-    mean = next(row for row in one["ensemble"] if row["combine"] == "mean")
-    assert mean["k"] == table["settings"]["k"] and len(mean["delta_ci95"]) == 2
-    assert 0 <= one["share_half"] <= one["share_gt"] <= one["share_ge"] <= 1
-    assert set(one["seconds"]) == {"setup", "pretrain", "compile", "score", "ensemble", "total"}
-    assert {"versions", "cores", "processor", "platform"} <= set(one["provenance"])
-    assert table["pairs"][0]["ratio"] == pytest.approx(mean["test"] / one["base"]["test"])
-    assert (tmp_path / "overview.png").stat().st_size > 10_000
-    assert "xavier → one_line" in (tmp_path / "table.md").read_text()
-
-    main = experiment("experiments.signals.__main__").main
-    assert main(words) == 0 and "1 of 1 runs" in capsys.readouterr().out
-    assert json.loads((tmp_path / "table.json").read_text()) == table
-
-    assert main(["--num", "7", "--out", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert "runs of other settings" in error and len(error.splitlines()) == 1
-    assert json.loads((tmp_path / "table.json").read_text()) == table
-
-
-@pytest.fixture(scope="module")
-def quick_benchmarks(tmp_path_factory):
-    """The quick forms of the smaller benchmarks, run in one process: name → (result, text)."""
-    folder = tmp_path_factory.mktemp("bench")
-    names = ("noise", "low_rank", "decoder", "blocks", "mappers", "compiling", "memory")
-    program = (
-        "import pathlib, sys\n"
-        "import jax\n"
-        "from experiments.bench import __main__ as bench\n"
-        "jax.config.update('jax_num_cpu_devices', 2)\n"
-        "jax.devices()\n"
-        "options = bench._parser().parse_args(['all', '--quick'])\n"
-        "folder = pathlib.Path(sys.argv[1])\n"
-        "for name in sys.argv[2:]:\n"
-        "    place, result = bench._measure(name, folder, options)\n"
-        "    (folder / f'{name}.md').write_text(bench._text(name, result))\n"
-    )
-    done("-c", program, str(folder), *names, module=False)
-    return {
-        name: (
-            json.loads((folder / f"{name}-cpu.json").read_text()),
-            (folder / f"{name}.md").read_text(),
-        )
-        for name in names
-    }
-
-
-def held(target, limit, at_least):
-    """Whether a target is well formed and judged by its own number."""
-    measured = target["measured"]
-    right = measured >= limit if at_least else measured <= limit
-    return target["limit"] == limit and target["met"] == right
-
-
-def test_noise_benchmark(quick_benchmarks):
-    result, text = quick_benchmarks["noise"]
-    assert "| copy-and-add; 1 leaf" in text
-    assert result["quick"] and result["provenance"]["cores"] >= 1
-    limits = [1.3, 4.5] + [0.1] * 5
-    for target, limit in zip(result["targets"], limits, strict=True):
-        assert held(target, limit, at_least=False)
-    for table in result["layouts"].values():
-        assert len(table) == 6
-        for row in table.values():
-            assert len(row["samples"]) == result["rounds"]
-            assert row["median"] == pytest.approx(np.median(row["samples"]))
-            expected = row["median"] / table["copy-and-add"]["median"]
-            assert row["ratio"] == pytest.approx(expected)
-            assert row["temporary_bytes"] < 0.1 * 4 * result["parameters"]
-
-
-def test_low_rank_benchmark(quick_benchmarks):
-    result, text = quick_benchmarks["low_rank"]
-    ((shape, found),) = result["shapes"].items()
-    rows = found["rows"]
-    assert shape == "16 x 2" and "| 16 x 2; streamed, rademacher |" in text
-    pure = rows.pop("without noise")
-    assert len(rows) == 6 and pure["share"]["median"] == 1
-    for row in rows.values():
-        assert row["share"]["median"] == pytest.approx(row["rows_per_s"] / pure["rows_per_s"])
-        assert row["share"]["min"] <= row["share"]["median"] <= row["share"]["max"]
-    for target, limit in zip(result["targets"], (0.94, 0.9), strict=True):
-        assert held(target, limit, at_least=True)
-    rates = result["rates"]
-    for factors, words in (("gaussian", 16 * 2 * 32), ("rademacher", 16 * 2 * 2)):
-        floor = found["floors"][factors]
-        assert floor["words"] == words and floor["values"] == 16 * 2 * 32
-        assert floor["operations"] == 32 * 2 * 4 * 16 and floor["bytes"] == 32 * 2 * 16 * 4
-        seconds = max(floor["operations"] / rates["flops"], floor["bytes"] / rates["bytes"])
-        seconds += floor["values"] / rates[factors]
-        assert floor["share"] == pytest.approx(1 / (1 + seconds / floor["pure_seconds"]))
-
-
-def test_decoder_benchmark(quick_benchmarks):
-    result, text = quick_benchmarks["decoder"]
-    rows = result["rows"]
-    assert len(rows) == 2 and "| low-rank, rademacher, side by side |" in text
-    fastest = max(row["tokens_per_s"] for name, row in rows.items() if name.startswith("base"))
-    for name, row in rows.items():
-        assert row["share_of_fastest"] == pytest.approx(row["tokens_per_s"] / fastest)
-        base = rows[f"base, {name.rpartition(', ')[2]}"]
-        share = row["tokens_per_s"] / base["tokens_per_s"]
-        assert row["share"]["median"] == pytest.approx(share)
-        assert row["rows_per_call"] == result["devices"] * 2 * result["prompts"]
-
-
-def test_block_and_mapper_benchmarks(quick_benchmarks):
-    result, text = quick_benchmarks["blocks"]
-    for sweep in result["sweeps"].values():
-        times = {n: row["seconds_per_expert"]["median"] for n, row in sweep["rows"].items()}
-        taken = times.pop("auto")
-        assert times[sweep["best"]] == min(times.values()) and set(times) == {"1", "2"}
-        share = sweep["rows"]["auto"]["share"]["median"]
-        assert share == pytest.approx(min(times.values()) / taken)
-        assert f"the best is {sweep['best']}, `auto` takes" in text
-    result, text = quick_benchmarks["mappers"]
-    assert set(result["rows"]) == {"none on 1", "pmap on 2", "shard_map on 2"}
-    plain = result["rows"]["none on 1"]
-    for name, row in result["rows"].items():
-        for kind in ("call", "round_trip"):
-            own, its = (r[f"{kind}_seconds"]["median"] for r in (row, plain))
-            assert row[f"{kind}_ratio"]["median"] == pytest.approx(own / its)
-        own, its = (r["seconds_per_expert"]["median"] for r in (row, plain))
-        assert row["throughput"]["median"] == pytest.approx(its / own) and f"| {name} |" in text
-
-
-def test_compiling_and_memory_benchmarks(quick_benchmarks):
-    result, text = quick_benchmarks["compiling"]
-    assert [(row["law"], row["layers"]) for row in result["rows"]] == [
-        ("dense", 2),
-        ("low-rank", 2),
-    ]
-    for row in result["rows"]:
-        alone = result["alone"][str(row["layers"])]["median"]
-        assert row["ratio"]["median"] == pytest.approx(row["seconds"]["median"] / alone)
-        assert row["seconds"]["median"] > alone > 0
-    assert "| low-rank; 64; 2; 2 |" in text
-    result, text = quick_benchmarks["memory"]
-    rows, size = result["rows"], result["parameter_bytes"]
-    assert size == 3 * 4 * 32 * 32 and "| dense, block 1, streamed |" in text
-    for row in rows.values():
-        assert row["temporary_share"] == pytest.approx(row["temporary_bytes"] / size)
-        assert row["peak_bytes"]["median"] >= 0
-    for block in (1, 4):
-        whole = rows[f"dense, block {block}"]["temporary_bytes"]
-        assert rows[f"dense, block {block}, streamed"]["temporary_bytes"] < whole
-        assert rows[f"low-rank, block {block}"]["temporary_bytes"] < whole
+NAMES = (
+    "signals",
+    "stories",
+    "racing",
+    "density_scaling",
+    "needle_or_thicket",
+    "what_makes_an_ensemble",
+)
+SETTINGS = {"num": 8, "cases": ({"task": "a", "k": 1}, {"task": "b", "k": 2})}
+WHERE = {"cores": 2}
 
 
 @pytest.fixture
-def fast_compiling():
-    """Compiles without much optimisation, as `done` does."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, before)
+def tables(experiment):
+    return experiment("experiments.common.table")
 
 
-@pytest.mark.usefixtures("fast_compiling")
-def test_parts_of_a_roll_out(experiment):
-    """Where ReLU is the identity, the program without it finds the same errors."""
-    import thicket_jax as tj
-    from thicket_jax.tasks.signals import model as signal_model
-
-    parts = experiment("experiments.bench.scoring_parts")
-    params = jax.tree.map(jnp.abs, signal_model.initialise(jax.random.key(0), "xavier"))
-    params = jax.tree.map(lambda leaf: leaf / 8, params)
-    points = np.random.default_rng(0).random((3, 14), np.float32)
-    batch = {"context": points[:, :10], "future": points[:, 10:]}
-    whole = jax.jit(signal_model.roll_out_score)(params, batch)
-    linear = jax.jit(parts._linear_score, static_argnums=2)(params, batch, jnp.float32)
-    np.testing.assert_allclose(linear, whole, rtol=1e-5)
-    experts = tj.population(jax.random.key(1), 2, 0.01)
-    found = parts.measure(params, batch, experts, jnp.float32, 1, 2)
-    assert sum(found["parts"].values()) == pytest.approx(1)
-    names = (parts.WHOLE, parts.GIVEN, parts.LINEAR, parts.PRODUCTS)
-    assert tuple(found["seconds"]) == names
-    noise = 1 - found["seconds"][parts.GIVEN]["median"] / found["seconds"][parts.WHOLE]["median"]
-    assert found["parts"]["noise"] == pytest.approx(noise)
+def test_a_table_is_written_with_its_first_record_and_goes_on(tables, tmp_path):
+    place, layout = tmp_path / "table.json", tables.Layout()
+    table = tables.open_table(place, layout, SETTINGS)
+    assert not place.exists() and not table.has("runs", {"seed": 0})
+    (added,) = table.append("runs", [{"seed": 0, "at": (1.5, float("nan"))}], WHERE, 3.0)
+    assert added == {"seed": 0, "at": [1.5, None], "provenance": WHERE}
+    stored = json.loads(place.read_text())
+    assert stored == table.entries and list(stored) == ["settings", "runs"]
+    again = tables.open_table(place, layout, SETTINGS)
+    assert again.has("runs", {"seed": 0}) and not again.has("runs", {"seed": 1})
+    again.append("runs", [{"seed": 1}], WHERE, 3.0)
+    assert [run["seed"] for run in tables.read_table(place, layout).entries["runs"]] == [0, 1]
 
 
-def test_cost_of_n_compiles_once_and_keeps_its_memory(tmp_path):
-    done("experiments.bench", "cost_of_n", "--quick", "--out", str(tmp_path))
-    result = json.loads((tmp_path / "cost_of_n-cpu.json").read_text())
-    small, large = result["fixed"].values()
-    for row in (small, large):
-        assert row["compilations"] == [1] and row["compilations_while_scoring"] == [0]
-        assert row["score_seconds"]["median"] > 0
-        assert row["peak_bytes"]["median"] > 2**20
-    assert small["temporary_bytes"] == large["temporary_bytes"]
-    met = {target["name"]: target["met"] for target in result["targets"]}
-    assert len(met) == 3 and met["compilations of a search, largest over N"]
-
-
-@pytest.mark.skipif(not STORIES.is_dir(), reason="the folder of stories260K is not here")
-def test_stories_searches_judges_and_draws(experiment, tmp_path, capsys):
-    pytest.importorskip("transformers")
-    words = ("--quick", "--noises", "rademacher", "--sigmas", "0.01", "--out", str(tmp_path))
-    said = done("experiments.stories", "--model", str(STORIES), *words)
-    assert "[1/1] rademacher, sigma 0.01, seed 0: base " in said
-    written = (tmp_path / "table.json").read_text()
-    assert str(STORIES.parent) not in written and str(tmp_path) not in written
-    table = json.loads(written)
-    (run,), (row,) = table["runs"], table["summary"]
-    assert (run["noise"], run["sigma"], run["seed"]) == ("rademacher", 0.01, 0)
-    assert {row["name"] for row in run["baselines"]} == {
-        *("base", "self_consistency", "random_control", "best_single")
+def test_a_table_with_one_provenance_adds_up_its_seconds(tables, tmp_path):
+    layout = tables.Layout(settings="identity", records=("a", "b"), once=True)
+    for part in ("a", "b"):
+        table = tables.open_table(tmp_path / "table.json", layout, {"num": 8})
+        table.append(part, [{"seed": 0}], WHERE, 1.5)
+    assert table.entries == {
+        **{"identity": {"num": 8}, "a": [{"seed": 0}], "b": [{"seed": 0}]},
+        **{"seconds": 3.0, "provenance": WHERE},
     }
-    assert [(e["k"], e["combine"]) for e in run["ensemble"]] == [
-        *((1, "majority_vote"), (4, "majority_vote"), (1, "weighted_vote"), (4, "weighted_vote"))
-    ]
-    assert run["density"]["n"] == table["settings"]["num"] == 32 and 0 <= run["perfect"] <= 1
-    assert run["tokens_per_s"] > run["experts_per_s"] > 0 and table["seconds"] > 0
-    assert set(run["seconds"]) == {"setup", "compile", "score", "answer", "total"}
-    assert row["base"] == run["base"]["test"] and row["best_single"] == run["best"]["test"]
-    assert row["ensemble"]["1"] == run["best"]["test"]
-    assert len(table["verdicts"]) == 8 and {v["runs"] for v in table["verdicts"]} == {1}
-    for name in ("accuracy.png", "density.png"):
-        assert (tmp_path / name).stat().st_size > 10_000
-    text = (tmp_path / "table.md").read_text()
-    assert "| rademacher, 0.01 |" in text and "Ensemble of 4 against random control" in text
 
-    main = experiment("experiments.stories.__main__").main
-    (tmp_path / "table.md").unlink()
+
+def test_numbers_of_a_record_a_line_are_those_that_are_judged(tables, tmp_path):
+    place, layout = tmp_path / "table.json", tables.Layout(digits=3)
+    table = tables.open_table(place, layout, {"num": 1})
+    (added, _) = table.append("runs", [{"at": [1.23456]}, {"at": 12345.6}], {}, 1.0)
+    assert added["at"] == [1.23] and json.loads(place.read_text()) == table.entries
+    assert place.read_text().splitlines()[1:] == [
+        '"runs": [',
+        '{"at":[1.23],"provenance":{}},',
+        '{"at":12300.0,"provenance":{}}',
+        "]}",
+    ]
+    table.entries["verdicts"] = ["ahead"]
+    table.write()
+    written = place.read_text()
+    tables.open_table(place, layout, {"num": 1}).write()
+    assert place.read_text() == written
+
+
+def test_other_settings_are_refused_with_what_changed(tables, tmp_path):
+    place, layout = tmp_path / "table.json", tables.Layout(noun="searches")
+    tables.open_table(place, layout, SETTINGS).append("runs", [{}], {}, 1.0)
+    before = place.read_bytes()
+    # The order of the cases is nothing that is measured.
+    tables.open_table(place, layout, {**SETTINGS, "cases": SETTINGS["cases"][::-1]})
+    others = ({"task": "a", "k": 1}, {"task": "b", "k": 3})
+    with pytest.raises(Exception, match="has searches of other settings") as error:
+        tables.open_table(place, layout, {"num": 9, "cases": others, "more": True})
+    said = str(error.value)
+    assert "cases.b.k was 2, is now 3; more was null, is now true; num was 8, is now 9;" in said
+    assert "cases.a" not in said and "--out" in said and "\n" not in said
+    with pytest.raises(Exception, match=r"n0 was null.*; and 4 more; name another"):
+        tables.open_table(place, layout, {**SETTINGS, **{f"n{i}": i for i in range(10)}})
+    same = {"num": 8, "cases": [{"task": "a", "k": 1}, {"task": "a", "k": 2}]}
+    with pytest.raises(Exception, match="cases was"):  # names that are not unique hide nothing
+        tables.open_table(place, layout, same)
+    assert place.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "is not there yet; measure first"),
+        ('{"settings": {}, "runs": [', "is damaged"),
+        ("[]", "it has no settings, runs"),
+        ('{"settings": {}, "records": []}', "it has no runs"),
+    ],
+)
+def test_what_is_no_table_is_said_in_one_line(tables, tmp_path, text, message):
+    place = tmp_path / "table.json"
+    if text is not None:
+        place.write_text(text)
+    with pytest.raises(Exception, match=message) as error:
+        tables.read_table(place, tables.Layout())
+    assert str(place) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_table_is_whole_when_writing_it_is_cut_off(tables, tmp_path, monkeypatch):
+    place, layout = tmp_path / "table.json", tables.Layout()
+    tables.open_table(place, layout, SETTINGS).append("runs", [{"seed": 0}], {}, 1.0)
+    before = place.read_bytes()
+
+    def cut_off(*files):
+        raise OSError("the machine is gone")
+
+    for name in ("fsync", "replace"):
+        table = tables.open_table(place, layout, SETTINGS)
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="gone"):
+            patch.setattr(os, name, cut_off)
+            table.append("runs", [{"seed": 1}], {}, 1.0)
+        assert place.read_bytes() == before
+    table = tables.open_table(place, layout, SETTINGS)  # what lies beside it is no hindrance
+    table.append("runs", [{"seed": 1}], {}, 1.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+    assert len(tables.read_table(place, layout).entries["runs"]) == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_tables_that_are_committed_open_and_show_what_is_committed(
+    name, experiment, tmp_path, monkeypatch
+):
+    """In words and numbers; how figures look is not compared, and they are not rendered."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **how: pathlib.Path(path).touch())
+    results = ROOT / "experiments" / name / "results"
+    main = experiment(f"experiments.{name}.__main__").main
+    (declared,) = main.args
+    shutil.copy(results / "table.json", tmp_path)
+    table = experiment("experiments.common.table")
+    table.read_table(tmp_path / "table.json", declared.layout).write()
+    assert (tmp_path / "table.json").read_bytes() == (results / "table.json").read_bytes()
     assert main(["--draw", "--out", str(tmp_path)]) == 0
-    assert (tmp_path / "table.md").read_text() == text
-    capsys.readouterr()
-    for wrong, message in (
-        ((), "--model is missing"),
-        (("--model", "x", "--noises", "pink"), "noises='pink' is unknown"),
-        (("--model", "x", "--k", "600"), "k=600 is larger than num=512"),
-    ):
-        assert main([*wrong, "--out", str(tmp_path / "new")]) == 2
-        error = capsys.readouterr().err
-        assert message in error and len(error.splitlines()) == 1
-    assert not (tmp_path / "new").exists()
+    assert (tmp_path / "table.md").read_text() == (results / "table.md").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in results.iterdir()}
 
 
-def test_stories_verdicts_follow_the_intervals(experiment):
-    verdict = experiment("experiments.stories.verdict")
+class Toy:
+    """An experiment whose cells add one to their seed; it keeps what was asked of it."""
 
-    def run(sigma, intervals):
-        rows = [
-            {
-                **{"name": name, "k": 5, "combine": "majority_vote", "test": 0.5},
-                **{"ensemble_minus_baseline": sum(ends) / 2, "ensemble_minus_ci95": list(ends)},
-            }
-            for name, ends in zip(verdict.BASELINES, intervals, strict=True)
+    def __init__(self, command, **more):
+        self.command, self.broken, self.prepared, self.measured = command, None, [], []
+        experiment = command.Experiment(
+            name="toy",
+            quick="little",
+            arguments=lambda parser: parser.add_argument("--num", type=int, default=8),
+            plan=self.plan,
+            report=lambda cell, records: [f"seed {r['seed']}: {r['found']}" for r in records],
+            judge=lambda table: {"sum": sum(run["found"] for run in table["runs"])},
+            present=self.present,
+            **more,
+        )
+        self.main = lambda *words: command.main(experiment, words)
+
+    def plan(self, options, work):
+        from thicket_jax.errors import check_count
+
+        assert work.is_dir()
+        check_count("num", options.num)
+        cells = [
+            self.command.Cell({"seed": seed}, lambda seed=seed: self.measure(seed))
+            for seed in range(options.seeds or 2)
         ]
-        return {"sigma": sigma, "baselines": rows}
+        return self.command.Plan({"num": options.num}, cells, self.prepared.append)
 
-    above, across, below, touching = (0.1, 0.3), (-0.1, 0.3), (-0.3, -0.1), (0.0, 0.2)
-    runs = [run(0.01, (above, across, below, touching)), run(0.03, (above, below, below, above))]
-    found = {
-        (row["baseline"], row["sigma"]): tuple(row[name] for name in verdict.VERDICTS)
-        for row in verdict.judge(runs, 5)
-    }
-    assert found["base", None] == (2, 0, 0) and found["base", 0.01] == (1, 0, 0)
-    assert found["self_consistency", None] == (0, 1, 1)
-    assert found["random_control", None] == (0, 0, 2)
-    assert found["best_single", 0.01] == (0, 1, 0) and found["best_single", None] == (1, 1, 0)
+    def measure(self, seed):
+        if seed == 1 and self.broken is not None:
+            raise self.broken
+        self.measured.append(seed)
+        return [{"found": seed + 1}]
 
-
-def test_random_checkpoints_are_whole(experiment, tmp_path):
-    pytest.importorskip("transformers")
-    from thicket_jax.experts.leaves import leaf_paths
-    from thicket_jax.text import pretrained, prompts
-
-    random_checkpoint = experiment("experiments.bench.random_checkpoint")
-    count = random_checkpoint.write_checkpoint(tmp_path, "tiny", "bfloat16")
-    loaded = dict(leaf_paths(pretrained.load(tmp_path).params))
-    made = random_checkpoint.random_params(pretrained.read_config(tmp_path), "bfloat16")
-    assert sum(leaf.size for leaf in loaded.values()) == count
-    for name, leaf in leaf_paths(made):
-        assert (leaf.shape, leaf.dtype) == (loaded[name].shape, loaded[name].dtype)
-        spread = np.asarray(loaded[name], np.float32).std()
-        assert spread == 0 if "norm" in name else 0.01 < spread < 0.03
-    tokenizer, text = prompts.open_tokenizer(tmp_path), "Use the numbers 3, 57, 91 to make 36."
-    tokens = tokenizer.encode(text)
-    assert tokenizer.decode(tokens) == text and len(tokens) < 24 and max(tokens) < 512
+    def present(self, table, folder):
+        (folder / "sum.png").write_text("")
+        texts = {"first": f"sum {table['sum']}", "second": "end"}
+        return self.command.Shown(texts, [f"in all {table['sum']}"], ["sum.png"])
 
 
-def test_accelerator_benchmark_runs_with_a_tiny_shape(experiment):
-    module = experiment("experiments.bench.text_accelerator")
-    size = dataclasses.replace(module.TINY, laws=("rademacher",))
-    found = module.decode_once("tiny", size)
-    (row,) = found["laws"].values()
-    assert row["tokens_per_s"] == pytest.approx(4 * 4 * row["experts_per_s"])
-    assert row["perturb_share"] > 0 and found["rows_at_once"] == 4
-    result = {"dtype": "bfloat16", "rows": {"tiny": found}}
-    assert "| tiny (0.00 G parameters), rademacher | 1 |" in module.text(result)
+@pytest.fixture
+def toy(experiment, monkeypatch, tmp_path):
+    """The toy in a folder of experiments of its own, where temporary folders are, too."""
+    command = experiment("experiments.common.command")
+    monkeypatch.setattr(command, "EXPERIMENTS", tmp_path)
+    monkeypatch.setattr(command.tempfile, "tempdir", str(tmp_path))
+    readme = "".join(f"<!-- begin {x} -->\n<!-- end {x} -->\n" for x in ("first", "second"))
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "README.md").write_text(readme)
+    return Toy(command)
 
 
-def test_text_benchmark_asks_for_its_model(experiment, tmp_path, capsys):
-    main = experiment("experiments.bench.__main__").main
-    assert main(["text", "--quick", "--out", str(tmp_path)]) == 2
-    assert "text needs --model" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
-def row(pair, ratio, share, gain):
-    return {"pair": pair, "ratio": ratio, "share": share, "gain": gain}
-
-
-def test_verdicts_follow_the_rule(experiment):
-    verdict = experiment("experiments.signals.verdict")
-    rows = [
-        row("xavier:one_line", 0.6, 0.009, 1.0),
-        row("xavier:one_sinusoid", 0.5, 0.0, 1.0),  # halved: no needle
-        row("mixed:line", 0.5, 0.01, 1.0),
-        row("line:line", 0.3, 0.2, 0.05),
-        row("sinusoid:squarewave", 0.1, 0.9, 1.0),  # another family: no claim
+def test_a_command_measures_judges_shows_and_fills_its_own_readme(toy, tmp_path, capsys):
+    assert toy.main("--out", str(tmp_path / "other")) == 0
+    readme = tmp_path / "toy" / "README.md"
+    assert "sum" not in readme.read_text() and not (tmp_path / "toy" / "results").exists()
+    capsys.readouterr()
+    assert toy.main() == 0
+    place = tmp_path / "toy" / "results" / "table.json"
+    assert capsys.readouterr().out.splitlines() == [
+        f"0 of 3 runs are in {place}",
+        *("[1/3] seed 0: 1", "[2/3] seed 1: 2", "[3/3] seed 2: 3"),
+        "in all 6",
+        f"wrote {place}, table.md and sum.png",
     ]
-    found = {v["claim"]: v for v in verdict.judge(rows, 10, 1000)}
-    assert found["needle"]["verdict"] == "holds for 1 of 2 pairs"
-    assert found["needle"]["pairs"] == {"xavier:one_line": True, "xavier:one_sinusoid": False}
-    assert found["thicket"]["verdict"] == "holds"
-    assert found["plateau"]["verdict"] == "does not hold"
-    assert found["plateau, on the signal's scale"]["verdict"] == "holds"
-    dense = verdict.judge([row("mixed:line", 0.4, 0.0099, 1.0)], 10, 1000)
-    assert dense[1]["verdict"] == "does not hold" and dense[0]["verdict"].startswith("not judged")
+    assert (place.parent / "table.md").read_text() == "sum 6\n\nend\n"
+    assert "<!-- begin first -->\n\nsum 6\n\n<!-- end first -->" in readme.read_text()
+    table = json.loads(place.read_text())
+    assert table["settings"] == {"num": 8} and table["sum"] == 6
+    assert [run["found"] for run in table["runs"]] == [1, 2, 3]
+    assert all({"versions", "cores"} <= set(run["provenance"]) for run in table["runs"])
+    assert not list(tmp_path.glob("experiments-*"))  # the folder to work in is gone
 
 
-def test_every_pair_of_the_official_table_is_run(experiment):
-    pairs = experiment("experiments.signals.measure").PAIRS
-    peer = json.loads((ROOT / "experiments/signals/peer.json").read_text())["pairs"]
-    assert len(pairs) == len(set(pairs)) == 16
-    assert set(pairs) - set(peer) == {"line:line", "sinusoid:sinusoid"}
-    assert set(peer) < set(pairs)
+def test_a_table_that_was_cut_off_goes_on(toy, tmp_path, capsys):
+    words = ("--out", str(tmp_path / "out"))
+    toy.broken = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        toy.main(*words)
+    assert toy.measured == [0] and not (tmp_path / "out" / "table.md").exists()
+    toy.broken = None
+    assert toy.main(*words) == 0 and toy.measured == [0, 1, 2]
+    assert [[cell.name["seed"] for cell in cells] for cells in toy.prepared] == [[0, 1, 2], [1, 2]]
+    assert "1 of 3 runs are in" in capsys.readouterr().out
+    before = (tmp_path / "out" / "table.json").read_bytes()
+    assert toy.main(*words) == 0 and toy.main("--draw", *words) == 0
+    assert toy.measured == [0, 1, 2] and len(toy.prepared) == 2
+    assert (tmp_path / "out" / "table.json").read_bytes() == before
+
+
+def test_errors_are_one_line_and_exit_code_2(toy, tmp_path, capsys):
+    from thicket_jax.errors import DataError
+
+    out = tmp_path / "out"
+
+    def error(*words):
+        assert toy.main(*words, "--out", str(out)) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("experiments.toy: ") and len(said.splitlines()) == 1
+        return said
+
+    assert "num=0 must be a whole number" in error("--num", "0")
+    assert "seeds=0 must be a whole number" in error("--seeds", "0")
+    assert "table.json is not there yet" in error("--draw")
+    assert not out.exists()
+    toy.broken = DataError("the lines are gone")
+    assert "the lines are gone" in error()
+    assert [run["seed"] for run in json.loads((out / "table.json").read_text())["runs"]] == [0]
+    before = (out / "table.json").read_bytes()
+    assert "has runs of other settings: num was 8, is now 9;" in error("--num", "9")
+    assert (out / "table.json").read_bytes() == before
+    out = out / "table.json"
+    assert "cannot be made (File exists)" in error()
+    with pytest.raises(SystemExit) as left:
+        toy.main("--quick", "--draw")
+    assert left.value.code == 2 and "not allowed with" in capsys.readouterr().err
+
+
+def test_a_table_without_a_record_is_not_shown(toy, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "table.json").write_text('{"settings": {"num": 8}, "runs": []}')
+    assert toy.main("--draw", "--out", str(out)) == 2
+    assert "has no runs yet: nothing can be shown" in capsys.readouterr().err
+
+
+def test_the_quick_form_takes_one_seed_and_a_temporary_folder(toy, tmp_path, capsys):
+    for words, seeds in ((("--quick",), [0]), (("--quick", "--seeds", "2"), [0, 1])):
+        toy.measured.clear()
+        assert toy.main(*words) == 0 and toy.measured == seeds
+        place = re.search(r"wrote (\S*)/table.json", capsys.readouterr().out)[1]
+        assert place.startswith(str(tmp_path / "experiments-toy-"))
+    assert not (tmp_path / "toy" / "results").exists()
+
+
+def test_seeds_are_left_to_an_experiment_that_says_none(toy, tmp_path):
+    own = Toy(toy.command, seeds=None)
+    assert own.main("--quick", "--out", str(tmp_path / "out")) == 0 and own.measured == [0, 1]
 
 
 def test_readme_text_is_replaced_between_its_markers_alone(experiment, tmp_path):
-    readme = experiment("experiments.readme")
+    readme = experiment("experiments.common.readme")
     path = tmp_path / "README.md"
     path.write_text("a\n<!-- begin x -->\nold\n<!-- end x -->\nb\n")
     for _ in range(2):
@@ -365,33 +300,14 @@ def test_readme_text_is_replaced_between_its_markers_alone(experiment, tmp_path)
         readme.replace_between(path, "y", "new")
 
 
-def test_kendall_agrees_with_counting_pairs(experiment):
-    kendall = experiment("experiments.bench.scoring").kendall
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=9), rng.normal(size=9)
-    pairs = [(i, j) for i in range(9) for j in range(i)]
-    agree = sum((a[i] > a[j]) == (b[i] > b[j]) for i, j in pairs)
-    assert kendall(a, b) == pytest.approx((2 * agree - len(pairs)) / len(pairs))
-    assert kendall(a, a) == pytest.approx(1) and kendall(a, -a) == pytest.approx(-1)
-
-
-def test_without_torch_the_rest_runs_and_says_how_to_install_it(experiment, tmp_path):
-    pretraining = experiment("experiments.bench.pretraining")
-    nothing = tmp_path / "python"
-    nothing.write_text("#!/bin/sh\nexit 1\n")
-    nothing.chmod(0o755)
-    result = pretraining.run(quick=True, torch_python=str(nothing))
-    assert "PyTorch" not in " ".join(result["rows"]) and result["targets"][0]["met"] is None
-    assert 'pip install ".[bench]"' in pretraining.text(result)
-
-
-@pytest.mark.parametrize(
-    ("pair", "message"),
-    [("mixed", "must be PRETRAIN:TARGET"), ("mixed:cube", "target='cube' is unknown")],
-)
-def test_bad_pairs_are_one_line(pair, message, experiment, tmp_path, capsys):
-    main = experiment("experiments.signals.__main__").main
-    assert main(["--quick", "--pairs", pair, "--out", str(tmp_path / "new")]) == 2
-    error = capsys.readouterr().err
-    assert message in error and len(error.splitlines()) == 1
-    assert not (tmp_path / "new").exists()
+def test_what_a_result_was_measured_on_names_no_machine(experiment):
+    machine = experiment("experiments.common.machine")
+    where = machine.provenance()
+    assert set(where) == {"versions", "platform", "device", "devices", "cores", "processor"}
+    assert where["devices"] == 8 and where["cores"] == machine.cores() >= 1
+    said = machine.sentence(where)
+    assert said.startswith(f"Measured on {where['cores']} cores of ") and "8 JAX device(s)" in said
+    where["versions"]["torch"] = "2.13.0"
+    gpu = {**where, "platform": "gpu", "device": "NVIDIA H100"}
+    assert "on NVIDIA H100, " in machine.sentence(gpu) and "torch 2.13.0" in machine.sentence(gpu)
+    assert os.uname().nodename not in json.dumps(where)

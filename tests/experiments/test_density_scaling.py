@@ -150,7 +150,8 @@ def test_the_quick_form_goes_on_and_refuses_other_settings(
     assert json.loads((tmp_path / "out" / "table.json").read_text()) == table
     assert main(["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 2
     error = capsys.readouterr().err
-    assert "records of other settings" in error and len(error.splitlines()) == 1
+    assert "models of other settings: counts.items was 8, is now 40; " in error
+    assert len(error.splitlines()) == 1
     assert main([*words, "--model", str(tmp_path)]) == 2
     assert "config.json is not there" in capsys.readouterr().err
     assert main([*words, "--widths", "24"]) == 2 and "width 24" in capsys.readouterr().err

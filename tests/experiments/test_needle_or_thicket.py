@@ -1,9 +1,7 @@
 """The experiment on needles and thickets: its quick form, its rules, its arithmetic."""
 
-import importlib
 import json
 import math
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -13,25 +11,13 @@ import pytest
 
 from thicket_jax.tasks.signals.model import initialise, next_value, roll_out
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAME = "experiments.needle_or_thicket"
 
 
 @pytest.fixture
-def experiment(monkeypatch):
-    """Imports a module of the experiment, which is run from the top and not installed."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    return lambda name: importlib.import_module(f"{NAME}.{name}")
-
-
-@pytest.fixture
-def fast_compiling():
-    """Compiles without much optimisation."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, before)
+def experiment(experiment):
+    """Imports a module of the experiment by its short name."""
+    return lambda name: experiment(f"{NAME}.{name}")
 
 
 @pytest.mark.usefixtures("fast_compiling")
@@ -70,7 +56,8 @@ def test_the_quick_form_measures_judges_draws_and_goes_on(experiment, tmp_path, 
     assert json.loads((tmp_path / "table.json").read_text()) == table
     assert main(["--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert "cells of other settings" in error and len(error.splitlines()) == 1
+    assert "cells of other settings: batch was 4, is now 64; " in error
+    assert len(error.splitlines()) == 1
     assert main(["--quick", "--targets", "cube", "--out", str(tmp_path / "new")]) == 2
     assert "targets='cube' is unknown" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

@@ -1,8 +1,6 @@
 """The experiment of racing: every way is measured, and it goes on where it stopped."""
 
-import importlib
 import json
-import pathlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,12 +28,11 @@ class TinyTask:
 
 
 def test_the_experiment_measures_every_way_and_goes_on_where_it_stopped(
-    tmp_path, monkeypatch, capsys
+    experiment, tmp_path, monkeypatch, capsys
 ):
     """Its quick form, on a task that compiles fast."""
-    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[2]))
-    main = importlib.import_module("experiments.racing.__main__").main
-    measure = importlib.import_module("experiments.racing.measure")
+    main = experiment("experiments.racing.__main__").main
+    measure = experiment("experiments.racing.measure")
     monkeypatch.setattr(measure.registry, "module", lambda name: TinyTask)
     words = ["--quick", "--tasks", "signals", "--out", str(tmp_path)]
     assert main(words) == 0
@@ -61,6 +58,7 @@ def test_the_experiment_measures_every_way_and_goes_on_where_it_stopped(
     monkeypatch.setattr(measure, "measure", None)
     assert main(words) == 0 and (tmp_path / "table.md").read_text() == text
     assert main(["--tasks", "digits", "--out", str(tmp_path)]) == 2
-    assert "has runs of other sizes" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "has runs of other settings: cases.digits.k was 2, is now 10; " in error
     assert main([*words, "--tasks", "cubes"]) == 2
     assert "tasks='cubes' is unknown" in capsys.readouterr().err

@@ -1,20 +1,15 @@
 """experiments/what_makes_an_ensemble: its quick form as one types it, and its rule by hand."""
 
-import importlib
 import json
-import pathlib
 
 import pytest
 from experiment_runs import done
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
-def experiment(monkeypatch):
-    """Imports a module of the experiment, which is run from the top and not installed."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    return lambda name: importlib.import_module(f"experiments.what_makes_an_ensemble.{name}")
+def experiment(experiment):
+    """Imports a module of the experiment by its short name."""
+    return lambda name: experiment(f"experiments.what_makes_an_ensemble.{name}")
 
 
 def test_quick_form_measures_judges_draws_and_goes_on(experiment, tmp_path, capsys):
@@ -58,7 +53,8 @@ def test_quick_form_measures_judges_draws_and_goes_on(experiment, tmp_path, caps
     capsys.readouterr()
     assert main(["--tasks", "signals", "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert "runs of other sizes" in error and len(error.splitlines()) == 1
+    assert "searches of other settings: cases.digits, noisy.draws was 3, is now 20; " in error
+    assert len(error.splitlines()) == 1
     assert main(["--tasks", "words"]) == 2
     assert "tasks='words'" in capsys.readouterr().err
 
