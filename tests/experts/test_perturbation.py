@@ -12,7 +12,7 @@ from flax import nnx
 
 import thicket_jax as tj
 from thicket_jax.errors import ArgumentError, ParameterError
-from thicket_jax.experts.leaves import leaf_paths, path_hash, plan
+from thicket_jax.experts.leaves import leaf_paths, make_plan, path_hash
 from thicket_jax.experts.scales import leaf_scales
 
 KEY = jax.random.key(3)
@@ -126,12 +126,12 @@ def small():
     ids=str,
 )
 def test_where_is_searched_in_the_path(where, expected):
-    chosen = plan(small(), tj.gaussian(where=where))
+    plan = make_plan(small(), tj.gaussian(where=where))
     if where is None:
         expected = [*expected, "norm.scale"]
-    assert [p for p, use in zip(chosen.paths, chosen.chosen, strict=True) if use] == expected
-    assert chosen.skipped == ()
-    hash(chosen)
+    assert [p for p, use in zip(plan.paths, plan.chosen, strict=True) if use] == expected
+    assert plan.skipped == ()
+    hash(plan)
 
 
 def test_leaves_that_where_leaves_out_are_the_same_bits():
@@ -161,7 +161,7 @@ def test_quantised_leaves_and_their_scales_stay_and_are_named():
         "half": jnp.ones(4, jnp.bfloat16),
     }
     assert moved_paths(tree) == ["batch_norm.scale", "half", "mlp.bias", "norm.scale"]
-    assert dict(plan(tree, tj.gaussian()).skipped) == {
+    assert dict(make_plan(tree, tj.gaussian()).skipped) == {
         "attention.q": "quantised or integer (int8)",
         "attention.q_scale": "scale of a quantised tensor",
         "batch_norm.steps": "quantised or integer (int32)",
@@ -179,7 +179,7 @@ def test_quantised_leaves_and_their_scales_stay_and_are_named():
 
 def test_where_cannot_ask_for_a_quantised_leaf():
     tree = {"w": jnp.ones((4, 4), jnp.int8), "w_scale": jnp.ones(4), "b": jnp.ones(4)}
-    text = refusal(ParameterError, lambda: plan(tree, tj.gaussian(where="w")))
+    text = refusal(ParameterError, lambda: make_plan(tree, tj.gaussian(where="w")))
     assert text == "where='w' matches none of the 1 floating leaves, such as 'b'"
 
 
@@ -236,11 +236,11 @@ def test_relative_scale_is_the_leafs_root_mean_square(make):
     wide = np.asarray(leaf).astype(np.float64)
     expected = np.float32(np.sqrt((wide**2).mean()))
     tree = {"w": leaf, "steps": jnp.arange(3)}
-    found = leaf_scales(tree, tj.gaussian(scale="relative"))
+    found = leaf_scales(tree, make_plan(tree, tj.gaussian(scale="relative")))
     assert found[0] == 1
     np.testing.assert_array_almost_equal_nulp(found[1], expected, 1)
     assert all(type(scale) is np.float32 for scale in found)
-    assert leaf_scales(tree, tj.gaussian()) == (1, 1)
+    assert leaf_scales(tree, make_plan(tree, tj.gaussian())) == (1, 1)
 
 
 def test_relative_noise_is_absolute_noise_times_the_scale():

@@ -10,6 +10,7 @@ import pytest
 import thicket_jax as tj
 from thicket_jax.errors import ArgumentError
 from thicket_jax.experts import planes
+from thicket_jax.experts.leaves import make_plan
 from thicket_jax.experts.perturbation import apply_sum
 from thicket_jax.experts.scales import leaf_scales
 from thicket_jax.mapping import programs
@@ -47,7 +48,7 @@ def test_an_experts_own_point_has_its_bits_and_the_origin_those_of_the_base(law)
     experts = tj.population(jax.random.key(0), 6, (0.1, 0.3), noise=LAWS[law], antithetic=True)
     plane = tj.expert_plane(params, experts[3], experts[4])
     points = plane.points([[1, 0], [0, 1], [0, 0], [0.5, -2]])
-    scales = leaf_scales(params, LAWS[law])
+    scales = leaf_scales(params, make_plan(params, LAWS[law]))
     axes = dataclasses.replace(experts, key=None, ids=0, sigmas=0, signs=0)
     many = jax.jit(jax.vmap(lambda p, t: apply_sum(p, t, scales), in_axes=(None, axes)))
     found = many(params, points)
@@ -76,7 +77,7 @@ def test_points_are_sums_of_steps_and_lengths_are_euclidean():
     assert plane.share == pytest.approx(values[-2:].sum() / values.sum(), rel=1e-3)
     places = np.array([[1.0, 0.0], [0.0, 1.0], [0.7, -1.2]])
     moved = plane.points(places)
-    scales = leaf_scales(params, experts.noise)
+    scales = leaf_scales(params, make_plan(params, experts.noise))
     summed = jax.jit(apply_sum)
     found = np.stack([step(summed(params, moved[i], scales)) for i in range(3)])
     unit = np.sqrt((steps**2).sum(1).mean())

@@ -54,12 +54,12 @@ def test_expected_norms_against_simulation():
     rng = np.random.default_rng(0)
     for size in (1, 7, 300):
         drawn = np.abs(rng.normal(size=(4000, size))).max(1).mean()
-        assert scales_of.largest(tj.gaussian(), size) == pytest.approx(drawn, rel=0.03)
+        assert tj.gaussian().epsilon.largest(size) == pytest.approx(drawn, rel=0.03)
     for rank in (1, 4, 40, 400):
         noise = tj.low_rank(rank)
         a, b = rng.normal(size=(8, 90, rank)), rng.normal(size=(8, 60, rank))
         norms = np.linalg.norm(a @ b.transpose(0, 2, 1) / np.sqrt(rank), 2, axis=(1, 2))
-        assert scales_of.spectral(noise, 90, 60) == pytest.approx(norms.mean(), rel=0.11)
+        assert noise.epsilon.spectral(90, 60) == pytest.approx(norms.mean(), rel=0.11)
 
 
 def test_stacks_are_matrices_of_their_own():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.errors import ArgumentError
-from thicket_jax.experts.leaves import plan
+from thicket_jax.experts.leaves import make_plan
 from thicket_jax.experts.perturbation import leaf_noise, sum_dtype
 from thicket_jax.experts.population import Population, check_experts
 from thicket_jax.experts.scales import leaf_scales
@@ -38,14 +38,14 @@ def merge(params: Any, experts: Population, weights: Sequence[float] | None = No
         values = np.empty(0)
     if values.shape != (K,) or not np.isfinite(values).all():
         raise ArgumentError(f"weights must be {K} finite numbers, one per expert")
-    law = plan(params, experts.noise)
-    scales = leaf_scales(params, experts.noise)
+    plan = make_plan(params, experts.noise)
+    scales = leaf_scales(params, plan)
     leaves, structure = jax.tree.flatten(params)
     merged = [
         _merge_leaf(leaf, experts, jnp.asarray(values, jnp.float32), scale, path=path)
         if use
         else leaf
-        for leaf, path, use, scale in zip(leaves, law.paths, law.chosen, scales, strict=True)
+        for leaf, path, use, scale in zip(leaves, plan.paths, plan.chosen, scales, strict=True)
     ]
     return jax.tree.unflatten(structure, merged)
 

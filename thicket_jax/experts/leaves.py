@@ -1,8 +1,10 @@
 """The leaves of a parameter tree: paths, path hashes, and which of them an expert moves."""
 
 import dataclasses
+import functools
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,12 +24,17 @@ class Plan:
     Attributes:
       paths: the path of every leaf, in flattening order, parts joined by dots.
       chosen: whether each leaf is perturbed.
+      hashes: the 32-bit number that is folded into each leaf's noise key.
+      letters: of each leaf that is perturbed, what `Noise.letters` says of its axes; empty where
+        its noise is dense.
       skipped: (path, reason) of floating leaves and quantised ones that are left out.
       noise: the law that the plan was made for.
     """
 
     paths: tuple[str, ...]
     chosen: tuple[bool, ...]
+    hashes: tuple[int, ...]
+    letters: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     noise: Noise
 
@@ -61,7 +68,7 @@ def _is_quantised(dtype: Any) -> bool:
     return bool(jnp.issubdtype(dtype, jnp.integer))
 
 
-def plan(params: Any, noise: Noise) -> Plan:
+def make_plan(params: Any, noise: Noise) -> Plan:
     """Decides which leaves are perturbed, from shapes, dtypes and paths alone.
 
     Never perturbed: integers and booleans, 8-bit floats, and the scales of quantised tensors (a
@@ -72,63 +79,93 @@ def plan(params: Any, noise: Noise) -> Plan:
       ParameterError: no floating leaf, no leaf that matches `where`, or two leaf paths whose
         32-bit hashes collide (rename one of the two).
     """
-    named = leaf_paths(params)
-    dtypes: dict[str, Any] = {}
-    for path, leaf in named:
-        if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex | bool):
-            raise ParameterError(
-                f"params leaf {path or '(root)'!r} is a {type(leaf).__name__}, not an array"
-            )
-        found = leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)
-        if isinstance(found, np.dtype) and found.kind in "OSUMmT":
-            raise ParameterError(
-                f"params leaf {path or '(root)'!r} is an array of {found}, not of numbers"
-            )
-        dtypes[path] = jax.dtypes.canonicalize_dtype(found, allow_extended_dtype=True)
+    described = []
+    for path, leaf in leaf_paths(params):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None:
+            if not isinstance(leaf, int | float | complex | bool):
+                raise ParameterError(
+                    f"params leaf {path or '(root)'!r} is a {type(leaf).__name__}, not an array"
+                )
+            dtype = np.result_type(leaf)
+        described.append((path, np.shape(leaf), dtype))
+    return _plan(tuple(described), noise, jax.config.read("jax_enable_x64"))
+
+
+Described = tuple[tuple[str, tuple[int, ...], Any], ...]  # path, shape, dtype of every leaf
+
+
+@functools.lru_cache(maxsize=64)
+def _plan(described: Described, noise: Noise, x64: bool) -> Plan:
+    """The plan of leaves that are described; `x64` is what the canonical dtypes depend on."""
+    del x64
+    leaves = [(path, shape, _canonical(path, dtype)) for path, shape, dtype in described]
     # A lone integer is a step counter: a scale beside it is an ordinary parameter.
     quantised_parents = {
-        path.rpartition(".")[0]
-        for path, leaf in named
-        if np.ndim(leaf) and _is_quantised(dtypes[path])
+        path.rpartition(".")[0] for path, shape, dtype in leaves if shape and _is_quantised(dtype)
     }
     chosen, skipped, candidates = [], [], []
-    for path, _ in named:
-        reason = None
-        if _is_quantised(dtypes[path]):
-            reason = f"quantised or integer ({dtypes[path]})"
-        elif not jnp.issubdtype(dtypes[path], jnp.floating):
-            reason = f"not floating ({dtypes[path]})"
-        elif path.rpartition(".")[0] in quantised_parents and _QUANTISED_SUFFIX.search(path):
-            reason = "scale of a quantised tensor"
-        else:
+    for path, _, dtype in leaves:
+        reason = _reason(path, dtype, quantised_parents)
+        if reason is None:
             candidates.append(path)
-        if reason is None and noise.where is not None and not re.search(noise.where, path):
-            chosen.append(False)
-            continue
-        if reason is not None:
+        else:
             skipped.append((path, reason))
-        chosen.append(reason is None)
+        matches = noise.where is None or re.search(noise.where, path) is not None
+        chosen.append(reason is None and matches)
     if not candidates:
         raise ParameterError(
-            f"params has no floating leaf to perturb; its {len(named)} leaves are: "
-            + (", ".join(f"{p} ({d})" for p, d in list(dtypes.items())[:5]) or "none")
+            f"params has no floating leaf to perturb; its {len(leaves)} leaves are: "
+            + (", ".join(f"{path} ({dtype})" for path, _, dtype in leaves[:5]) or "none")
         )
     if not any(chosen):
         raise ParameterError(
             f"where={noise.where!r} matches none of the {len(candidates)} floating leaves, such as "
             + ", ".join(repr(path) for path in candidates[:3])
         )
-    _check_hashes([path for path, _ in named])
-    unknown = [path for path, _ in noise.axes if path not in dtypes]
+    paths = tuple(path for path, _, _ in leaves)
+    _check_hashes(paths)
+    known = set(paths)
+    unknown = [path for path, _ in noise.axes if path not in known]
     if unknown:
         raise ParameterError(
             f"noise axes name the leaf {unknown[0]!r}, which params has not; look at the function "
             "that takes these parameters with tj.matrix_axes"
         )
-    return Plan(tuple(p for p, _ in named), tuple(chosen), tuple(skipped), noise)
+    epsilon = noise.epsilon
+    return Plan(
+        paths=paths,
+        chosen=tuple(chosen),
+        hashes=tuple(path_hash(epsilon.hashed(path, shape)) for path, shape, _ in leaves),
+        letters=tuple(
+            noise.letters(path, len(shape)) if use else ""
+            for (path, shape, _), use in zip(leaves, chosen, strict=True)
+        ),
+        skipped=tuple(skipped),
+        noise=noise,
+    )
 
 
-def _check_hashes(paths: list[str]) -> None:
+def _canonical(path: str, dtype: Any) -> Any:
+    if isinstance(dtype, np.dtype) and dtype.kind in "OSUMmT":
+        raise ParameterError(
+            f"params leaf {path or '(root)'!r} is an array of {dtype}, not of numbers"
+        )
+    return jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
+
+
+def _reason(path: str, dtype: Any, quantised_parents: set[str]) -> str | None:
+    """Why a leaf is never perturbed; None where it may be."""
+    if _is_quantised(dtype):
+        return f"quantised or integer ({dtype})"
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return f"not floating ({dtype})"
+    if path.rpartition(".")[0] in quantised_parents and _QUANTISED_SUFFIX.search(path):
+        return "scale of a quantised tensor"
+    return None
+
+
+def _check_hashes(paths: Sequence[str]) -> None:
     seen: dict[int, str] = {}
     for path in paths:
         value = path_hash(path)

@@ -1,4 +1,4 @@
-"""θ + σ·ε over a parameter pytree: leaf paths, which leaves, scale and dtype.
+"""θ + σ·ε over a parameter pytree.
 
 The only place where noise meets parameters. Scoring, ensembling, merging and exporting call
 `apply_noise`; `perturb` is its jitted form for one expert.
@@ -15,25 +15,10 @@ import numpy as np
 
 from thicket_jax.errors import ArgumentError
 from thicket_jax.experts import threefry
-from thicket_jax.experts.laws import FAMILIES
-from thicket_jax.experts.leaves import Plan, path_hash, plan
-from thicket_jax.experts.low_rank import draw_factors, outer
-from thicket_jax.experts.noise import LOW_RANK, Noise
+from thicket_jax.experts.leaves import Plan, make_plan, path_hash
+from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import Population, check_key
 from thicket_jax.experts.scales import leaf_scales
-
-
-def draw(noise: Noise, key: jax.Array, path: str, shape: tuple[int, ...]) -> jax.Array:
-    """Draws ε of one leaf from the leaf's own key: float32 of `shape`.
-
-    For `low_rank`, the `outer` product of `draw_factors`.
-    """
-    letters = noise.letters(path, len(shape))
-    if not letters:
-        name = noise.factors if noise.family == LOW_RANK else noise.family
-        return FAMILIES[name].draw(key, shape)
-    return outer(*(x[0] for x in draw_factors(noise, key[None], shape, letters)))
-
 
 _GROUPED_LEAF = 2**12  # elements: smaller leaves of one shape are moved in one loop
 
@@ -44,29 +29,10 @@ def leaf_noise(expert: Population, path: str, shape: tuple[int, ...]) -> jax.Arr
     The leaf's key is fold_in(fold_in(population key, expert id), path_hash(path)): it depends on
     no other leaf. A tied law hashes the shape instead of the path.
     """
+    epsilon = expert.noise.epsilon
     key = jax.random.fold_in(expert.key, expert.ids)
-    key = jax.random.fold_in(key, _folded(expert.noise, path, shape))
-    return draw(expert.noise, key, path, tuple(shape))
-
-
-def _folded(noise: Noise, path: str, shape: tuple[int, ...]) -> np.uint32:
-    tied = noise.family in FAMILIES and FAMILIES[noise.family].tied
-    return np.uint32(path_hash(f"shape {tuple(shape)}" if tied else path))
-
-
-def _groups(moves: "Moves", indices: Sequence[int]) -> list[list[int]]:
-    """Returns the leaves that are moved in one loop: small ones of one shape, dtype and law.
-
-    A leaf's generator is code of its own to compile; a loop has it once. Large leaves stay alone,
-    so that nothing of theirs is copied.
-    """
-    groups: dict[Any, list[int]] = {}
-    for i in indices:
-        leaf = moves.leaves[i]
-        alone = i if leaf.size > _GROUPED_LEAF else None
-        kinds = moves.noise.letters(moves.plan.paths[i], leaf.ndim)
-        groups.setdefault((leaf.shape, leaf.dtype, kinds, alone), []).append(i)
-    return list(groups.values())
+    key = jax.random.fold_in(key, np.uint32(path_hash(epsilon.hashed(path, shape))))
+    return epsilon.draw(key, tuple(shape), expert.noise.letters(path, len(shape)))
 
 
 def sum_dtype(dtype: Any) -> Any:
@@ -79,14 +45,13 @@ class Moves:
     """What it takes to move each chosen leaf of one expert.
 
     Attributes:
-      plan: which leaves.
+      plan: which leaves, and by which law.
       leaves: of θ, in flattening order.
       structure: of θ.
       root: the population's key.
       keys: leaf index → the leaf's own key.
       sigma: float32 [], sign·σ.
       scales: factor on σ for every leaf.
-      noise: the law.
     """
 
     plan: Plan
@@ -96,64 +61,81 @@ class Moves:
     keys: dict[int, jax.Array]
     sigma: jax.Array
     scales: tuple[Any, ...]
-    noise: Noise
+
+    @property
+    def noise(self) -> Noise:
+        """The law."""
+        return self.plan.noise
 
     def leaf(self, i: int) -> jax.Array:
         """Returns leaf i moved: θ + (sign·σ·scale)·ε, in float32, rounded once."""
-        row = (self.leaves[i], self.keys[i], self.scales[i])
-        return self._move(self.plan.paths[i], row)
-
-    def _move(self, path: str, row: tuple) -> jax.Array:
-        leaf, key, scale = row
-        wide = sum_dtype(leaf.dtype)
-        epsilon = draw(self.noise, key, path, leaf.shape)
-        moved = leaf.astype(wide) + (self.sigma * scale).astype(wide) * epsilon.astype(wide)
-        return moved.astype(leaf.dtype)
+        return self._move(self.plan.letters[i], (self.leaves[i], self.keys[i], self.scales[i]))
 
     def moved(self, indices: Sequence[int]) -> dict[int, jax.Array]:
         """Returns the leaves of these indices, moved; small ones of one shape in one loop."""
         out = {}
-        for members in _groups(self, indices):
+        for letters, members in self._groups(indices):
             if len(members) == 1:
                 out[members[0]] = self.leaf(members[0])
                 continue
             # The same arithmetic in a loop: a leaf's bits do not depend on who shares its shape.
             rows = [(self.leaves[i], self.keys[i], self.scales[i]) for i in members]
             stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *rows)
-            move = functools.partial(self._move, self.plan.paths[members[0]])
-            together = jax.lax.map(move, stacked)
+            together = jax.lax.map(functools.partial(self._move, letters), stacked)
             out |= {i: together[n] for n, i in enumerate(members)}
         return out
 
+    def _move(self, letters: str, row: tuple) -> jax.Array:
+        leaf, key, scale = row
+        wide = sum_dtype(leaf.dtype)
+        epsilon = self.plan.noise.epsilon.draw(key, leaf.shape, letters)
+        moved = leaf.astype(wide) + (self.sigma * scale).astype(wide) * epsilon.astype(wide)
+        return moved.astype(leaf.dtype)
 
-def moves(params: Any, expert: Population, scales: tuple[Any, ...]) -> Moves:
+    def _groups(self, indices: Sequence[int]) -> list[tuple[str, list[int]]]:
+        """Returns the leaves that are moved in one loop, small ones of a kind, with their letters.
+
+        A leaf's generator is code of its own to compile; a loop has it once. Large leaves stay
+        alone, so that nothing of theirs is copied.
+        """
+        groups: dict[Any, list[int]] = {}
+        for i in indices:
+            leaf, letters = self.leaves[i], self.plan.letters[i]
+            alone = i if leaf.size > _GROUPED_LEAF else None
+            groups.setdefault((letters, leaf.shape, leaf.dtype, alone), []).append(i)
+        return [(letters, members) for (letters, *_), members in groups.items()]
+
+
+def moves(
+    params: Any, expert: Population, scales: tuple[Any, ...], plan: Plan | None = None
+) -> Moves:
     """Returns what moves each leaf of one expert; takes what `apply_noise` takes."""
-    law = plan(params, expert.noise)
+    plan = make_plan(params, expert.noise) if plan is None else plan
     leaves, structure = jax.tree_util.tree_flatten(params)
     # Constants of a caller's jit must not be folded: folded arithmetic rounds differently.
     ids, sigmas, signs, scales = jax.lax.optimization_barrier(
         (expert.ids, expert.sigmas, expert.signs, scales)
     )
-    chosen = [i for i, use in enumerate(law.chosen) if use]
-    hashes = [_folded(expert.noise, law.paths[i], np.shape(leaves[i])) for i in chosen]
+    chosen = [i for i, use in enumerate(plan.chosen) if use]
     root = jax.random.fold_in(expert.key, ids)
     # A loop of at least two, so that keys are held: fused, each use would fold them again.
-    hashes += hashes[:1]
-    keys = jax.lax.map(lambda leaf_hash: threefry.fold_in(root, leaf_hash), np.stack(hashes))
-    leaves = [jnp.asarray(x) if use else x for x, use in zip(leaves, law.chosen, strict=True)]
+    hashes = np.asarray([plan.hashes[i] for i in (*chosen, chosen[0])], np.uint32)
+    keys = jax.lax.map(lambda leaf_hash: threefry.fold_in(root, leaf_hash), hashes)
+    leaves = [jnp.asarray(x) if use else x for x, use in zip(leaves, plan.chosen, strict=True)]
     return Moves(
-        plan=law,
+        plan=plan,
         leaves=leaves,
         structure=structure,
         root=expert.key,
         keys={i: keys[n] for n, i in enumerate(chosen)},
         sigma=signs * sigmas,
         scales=scales,
-        noise=expert.noise,
     )
 
 
-def apply_noise(params: Any, expert: Population, scales: tuple[Any, ...]) -> Any:
+def apply_noise(
+    params: Any, expert: Population, scales: tuple[Any, ...], plan: Plan | None = None
+) -> Any:
     """Computes θ + (sign·σ·scale)·ε for one expert; pure, for use inside jit, vmap and pmap.
 
     Noise is drawn and added in float32 (float64 leaves: added in float64) and rounded once to the
@@ -162,18 +144,21 @@ def apply_noise(params: Any, expert: Population, scales: tuple[Any, ...]) -> Any
     Args:
       params: θ.
       expert: a population of no axis.
-      scales: `leaf_scales(params, expert.noise)`.
+      scales: `leaf_scales(params, plan)`.
+      plan: `make_plan(params, expert.noise)`; None makes it.
 
     Returns:
       A pytree like `params`. Memory: one copy of the perturbed leaves.
     """
-    ready = moves(params, expert, scales)
+    ready = moves(params, expert, scales, plan)
     moved = ready.moved(list(ready.keys))
     out = [moved.get(i, leaf) for i, leaf in enumerate(ready.leaves)]
     return jax.tree_util.tree_unflatten(ready.structure, out)
 
 
-def apply_sum(params: Any, terms: Population, scales: tuple[Any, ...]) -> Any:
+def apply_sum(
+    params: Any, terms: Population, scales: tuple[Any, ...], plan: Plan | None = None
+) -> Any:
     """Computes θ + Σ_m (sign_m·σ_m·scale)·ε_m over M experts; pure, for use inside jit and vmap.
 
     Added one after another in float32 (float64 leaves: in float64) and rounded once to the leaf's
@@ -183,33 +168,34 @@ def apply_sum(params: Any, terms: Population, scales: tuple[Any, ...]) -> Any:
     Args:
       params: θ.
       terms: M experts.
-      scales: `leaf_scales(params, terms.noise)`.
+      scales: `leaf_scales(params, plan)`.
+      plan: `make_plan(params, terms.noise)`; None makes it.
 
     Returns:
       A pytree like `params`. Memory: one copy of the perturbed leaves in float32, and one more.
     """
-    law = plan(params, terms.noise)
+    plan = make_plan(params, terms.noise) if plan is None else plan
     leaves, structure = jax.tree_util.tree_flatten(params)
     wide = [
         jnp.asarray(x).astype(sum_dtype(jnp.asarray(x).dtype)) if use else x
-        for x, use in zip(leaves, law.chosen, strict=True)
+        for x, use in zip(leaves, plan.chosen, strict=True)
     ]
 
     def add(moved: list[Any], row: tuple) -> tuple[list[Any], None]:
         tree = jax.tree_util.tree_unflatten(structure, moved)
         ids, sigmas, signs = row
         expert = Population(terms.key, ids, sigmas, signs, terms.noise)
-        return jax.tree_util.tree_leaves(apply_noise(tree, expert, scales)), None
+        return jax.tree_util.tree_leaves(apply_noise(tree, expert, scales, plan)), None
 
     moved, _ = jax.lax.scan(add, wide, (terms.ids, terms.sigmas, terms.signs))
     out = [
         m.astype(jnp.asarray(x).dtype) if use else x
-        for m, x, use in zip(moved, leaves, law.chosen, strict=True)
+        for m, x, use in zip(moved, leaves, plan.chosen, strict=True)
     ]
     return jax.tree_util.tree_unflatten(structure, out)
 
 
-_perturb = jax.jit(apply_noise)
+_perturb = jax.jit(apply_noise, static_argnames="plan")
 
 
 def perturb(params: Any, expert: Population) -> Any:
@@ -224,7 +210,7 @@ def perturb(params: Any, expert: Population) -> Any:
 
     Raises:
       ArgumentError: more than one expert.
-      ParameterError: nothing to perturb (see `plan`).
+      ParameterError: nothing to perturb (see `make_plan`).
     """
     if not isinstance(expert, Population):
         raise ArgumentError(f"expert must be a Population, got {type(expert).__name__}")
@@ -236,5 +222,5 @@ def perturb(params: Any, expert: Population) -> Any:
         expert = expert[0]
     if not isinstance(expert.ids, jax.core.Tracer):
         check_key(expert.key)
-    plan(params, expert.noise)
-    return _perturb(params, expert, leaf_scales(params, expert.noise))
+    plan = make_plan(params, expert.noise)
+    return _perturb(params, expert, leaf_scales(params, plan), plan=plan)

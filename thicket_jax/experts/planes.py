@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.errors import ArgumentError
-from thicket_jax.experts.leaves import plan
+from thicket_jax.experts.leaves import make_plan
 from thicket_jax.experts.perturbation import leaf_noise
 from thicket_jax.experts.population import Population, check_experts
 from thicket_jax.experts.scales import leaf_scales
@@ -184,11 +184,11 @@ def step_products(params: Any, experts: Population) -> np.ndarray:
 
     Streamed over leaves and pairs: memory two float32 copies of the largest leaf, time K²/2 draws.
     """
-    law = plan(params, experts.noise)
-    scales = leaf_scales(params, experts.noise)
+    plan = make_plan(params, experts.noise)
+    scales = leaf_scales(params, plan)
     total = np.zeros((len(experts), len(experts)))
     for leaf, path, use, scale in zip(
-        jax.tree.leaves(params), law.paths, law.chosen, scales, strict=True
+        jax.tree.leaves(params), plan.paths, plan.chosen, scales, strict=True
     ):
         if use:
             shape = tuple(np.shape(leaf))

@@ -7,6 +7,7 @@ element. Here σ is the expected norm of the step, so that the noise keeps its l
 normalised on its own.
 """
 
+import functools
 import math
 import re
 from typing import Any
@@ -15,8 +16,8 @@ import jax
 import numpy as np
 
 from thicket_jax.errors import ArgumentError
-from thicket_jax.experts.leaves import leaf_paths, plan
-from thicket_jax.experts.noise import LOW_RANK, MODULAR, Noise
+from thicket_jax.experts.leaves import Plan
+from thicket_jax.experts.noise import Noise
 
 
 def factor(noise: Noise, path: str, shape: tuple[int, ...]) -> float:
@@ -36,71 +37,51 @@ def expected_norm(noise: Noise, path: str, shape: tuple[int, ...]) -> float:
     size = {kind: math.prod(n for n, k in zip(shape, kinds, strict=True) if k == kind) for kind in
             "recb"}  # fmt: skip
     if "c" not in kinds or not {"r", "e"} & set(kinds):
-        return largest(noise, math.prod(shape))
+        return noise.epsilon.largest(math.prod(shape))
     if "e" in kinds:
         return 1.0  # each element of a row has variance 1
-    return math.sqrt(size["r"] / size["c"]) * spectral(noise, size["r"], size["c"])
+    return math.sqrt(size["r"] / size["c"]) * noise.epsilon.spectral(size["r"], size["c"])
 
 
-def spectral(noise: Noise, rows: int, columns: int) -> float:
-    """Returns the spectral norm of ε of one matrix, as the limit for large matrices has it.
-
-    √rows + √columns for independent elements. For a low rank r > 1 the edge of the product of two
-    Wishart matrices, √(r·min_y (1 + 1/y)(a + y)(b + y)), a = rows/r, b = columns/r (the free
-    product of two Marchenko–Pastur laws); for r = 1 √(rows·columns). At small ranks the edge
-    is reached from below: of 90 × 60 by 17 % at rank 2, 9 % at rank 4, 3 % at rank 40.
-    """
-    if noise.family != LOW_RANK:
-        return math.sqrt(rows) + math.sqrt(columns)
-    if noise.rank == 1:
-        return math.sqrt(rows * columns)
-    a, b = rows / noise.rank, columns / noise.rank
-    y = np.geomspace(1e-6, 1e6, 20_001)
-    return math.sqrt(noise.rank * float(((1 + 1 / y) * (a + y) * (b + y)).min()))
-
-
-def largest(noise: Noise, size: int) -> float:
-    """Returns the expected largest |ε| of `size` independent elements; 1 for signs."""
-    name = noise.factors if noise.family == LOW_RANK else noise.family
-    if name == "rademacher" or size == 0:
-        return 1.0
-    from scipy.special import log_ndtr
-
-    # E max |ε| = ∫ 1 − P(|ε| < x)^n dx, with P(|ε| < x) = 1 − 2 Φ(−x).
-    x = np.linspace(0, 12, 24_001)
-    with np.errstate(divide="ignore"):
-        power = np.exp(size * np.log1p(-2 * np.exp(log_ndtr(-x))))
-    return float(np.trapezoid(1 - power, x))
-
-
-def leaf_scales(params: Any, noise: Noise) -> tuple[np.float32, ...]:
+def leaf_scales(params: Any, plan: Plan) -> tuple[np.float32, ...]:
     """Returns the factor on σ for every leaf, in flattening order.
 
     1 for an absolute law. For a modular one a function of shapes alone. For a relative one the
     leaf's root mean square, computed in float64 on the host and rounded once, so that no
     compiled reduction order can move it.
+
+    Args:
+      params: θ.
+      plan: `make_plan(params, noise)`.
     """
-    named = leaf_paths(params)
-    if noise.scale == "absolute":
-        return (np.float32(1),) * len(named)
-    chosen = plan(params, noise).chosen
-    scales = []
-    for (path, leaf), use in zip(named, chosen, strict=True):
-        if not use or not np.size(leaf):
-            scales.append(np.float32(1))
-            continue
-        if noise.scale == MODULAR:
-            scales.append(np.float32(factor(noise, path, np.shape(leaf))))
-            continue
-        if isinstance(leaf, jax.core.Tracer):
-            raise ArgumentError(
-                "scale='relative' needs the values of params, which are traced here; let the "
-                "traced function close over params instead of taking them"
-            )
-        flat = np.asarray(leaf).reshape(-1)
-        total = sum(
-            float(np.square(flat[i : i + 2**20].astype(np.float64)).sum())
-            for i in range(0, flat.size, 2**20)
+    if plan.noise.scale == "absolute":
+        return (np.float32(1),) * len(plan.paths)
+    leaves = jax.tree.leaves(params)
+    if plan.noise.oriented:
+        return _modular(plan, tuple(np.shape(leaf) for leaf in leaves))
+    return tuple(
+        np.float32(_root_mean_square(leaf) if use and np.size(leaf) else 1)
+        for leaf, use in zip(leaves, plan.chosen, strict=True)
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _modular(plan: Plan, shapes: tuple[tuple[int, ...], ...]) -> tuple[np.float32, ...]:
+    return tuple(
+        np.float32(factor(plan.noise, path, shape) if use and 0 not in shape else 1)
+        for path, shape, use in zip(plan.paths, shapes, plan.chosen, strict=True)
+    )
+
+
+def _root_mean_square(leaf: Any) -> float:
+    if isinstance(leaf, jax.core.Tracer):
+        raise ArgumentError(
+            "scale='relative' needs the values of params, which are traced here; let the "
+            "traced function close over params instead of taking them"
         )
-        scales.append(np.float32(np.sqrt(total / flat.size)))
-    return tuple(scales)
+    flat = np.asarray(leaf).reshape(-1)
+    total = sum(
+        float(np.square(flat[i : i + 2**20].astype(np.float64)).sum())
+        for i in range(0, flat.size, 2**20)
+    )
+    return math.sqrt(total / flat.size)
