@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import thicket_jax as tj
-from thicket_jax.cli.main import main
+from thicket_jax.cli.main import COMMANDS, main
+from thicket_jax.errors import ArgumentError, RunError
 from thicket_jax.mapping import blocks
 from thicket_jax.runs import checkpoints
 
@@ -90,7 +91,7 @@ def test_export_writes_the_bits_that_were_scored(run, tmp_path):
     options = signals.Options(
         **{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     )
-    params = signals.build(options).params
+    params = signals.build(options).problem.params
     experts = export.load_population(run)
     expected = jax.tree.leaves(tj.perturb(params, experts[1]))
     found = jax.tree.leaves(checkpoints.load(tmp_path / "second"))
@@ -211,7 +212,67 @@ def test_help_names_the_options(capsys):
     text = capsys.readouterr().out
     for option in ("--num", "--k", "--sigma", "--noise", "--pretrain", "--block-size", "--out"):
         assert option in text
-    assert thicket("--help") == 0 and thicket() == 2 and thicket("run", "--help") == 0
+    assert thicket("--help") == 0 and thicket() == 2
+
+
+HELP = [
+    (["run"], ("--num", "--seed", "--select", "--block-size", "--out", "olympiadbench")),
+    (["run", "digits"], ("--num", "--condition", "--select", "--block-size", "--out")),
+    (["density"], ("--margins", "--out")),
+    (["landscape"], ("--plane", "--points", "--ranks")),
+    (["landscape", "nowhere"], ("--plane", "--points", "--ranks")),
+]
+for name in ([], ["nowhere"]):
+    HELP += [
+        (["resume", *name], ("--block-size", "--backend", "--quiet")),
+        (["report", *name], ("--k", "--vote")),
+        (["export", *name], ("--to", "--rank", "--merge")),
+    ]
+
+
+@pytest.mark.parametrize(("words", "listed"), HELP, ids=[" ".join(words) for words, _ in HELP])
+def test_help_lists_the_options_with_and_without_a_name(words, listed, capsys):
+    for flag in ("--help", "-h"):
+        assert thicket(*words, flag) == 0
+        captured = capsys.readouterr()
+        assert f"usage: thicket {words[0]} " in captured.out and captured.err == ""
+        assert [option for option in listed if option not in captured.out] == []
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "says"),
+    [
+        (None, 0, ""),
+        (RunError("a run\nis damaged"), 2, "thicket: a run is damaged\n"),
+        (ArgumentError("wrong"), 2, "thicket: wrong\n"),
+        (KeyboardInterrupt(), 130, "thicket: interrupted\n"),
+        (KeyboardInterrupt("go on"), 130, "thicket: interrupted; go on\n"),
+    ],
+)
+def test_exit_codes(raised, code, says, monkeypatch, capsys):
+    def command(words):
+        assert words == ["a", "--b"]
+        if raised is not None:
+            raise raised
+
+    monkeypatch.setitem(COMMANDS, "report", command)
+    assert thicket("report", "a", "--b") == code
+    assert capsys.readouterr().err == says
+
+
+def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
+    def command(words):
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(COMMANDS, "report", command)
+    with pytest.raises(ZeroDivisionError):
+        thicket("report")
+
+
+def test_the_usage_names_every_command(capsys):
+    assert thicket("help") == 0
+    text = capsys.readouterr().out
+    assert [name for name in COMMANDS if f"  thicket {name} " not in text] == []
 
 
 @pytest.mark.slow

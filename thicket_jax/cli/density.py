@@ -1,4 +1,4 @@
-"""What `thicket density` is asked and does: one population on several tasks, and their page."""
+"""`thicket density`: one population on several tasks, each a run of its own, and their page."""
 
 import dataclasses
 import datetime
@@ -6,17 +6,34 @@ import math
 import pathlib
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
-from thicket_jax.analysis import survey
+from thicket_jax.cli import progress
+from thicket_jax.cli.machine import start_devices
 from thicket_jax.cli.options import Machine
-from thicket_jax.cli.parsing import parse
-from thicket_jax.errors import ArgumentError, RunError
-from thicket_jax.reports import survey_page
+from thicket_jax.cli.parsing import asks_help, help_is_fine, parse
+from thicket_jax.cli.run import search_task
+from thicket_jax.errors import ArgumentError, RunError, check_word
 from thicket_jax.runs import files
-from thicket_jax.runs import record as run_record
 from thicket_jax.tasks import registry
+
+USAGE = """\
+usage: thicket density TASK ... [options]
+
+  thicket density gsm8k countdown --model DIR --num 500 --sigma 0.001,0.002 --gsm8k.data gsm8k
+  thicket density line=signals wave=signals --line.target line --wave.target sinusoid
+
+  One population, scored on several tasks: how dense solutions are, how differently the tasks order
+  the experts, how much of that is item noise. NAME=TASK gives a task another name, so that one
+  task can be there twice. An option --NAME.OPTION is for that task alone, all others are for every
+  task (thicket run TASK --help). What makes an expert (num, sigma, noise, seed, ...) is the first
+  task's for all. Also --margins 0,0.05 (over the base's score) and --out DIR, which goes on where
+  it stopped.
+"""
+# What makes an expert; equal for all tasks of one population.
+POPULATION: tuple[str, ...] = ("num", "sigma", "noise", "rank", "factors", "scale", "masses")
+POPULATION += ("where", "antithetic", "prng", "seed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,9 +47,31 @@ class DensityOptions:
     runs/density-DATE-TIME."""
 
 
-def split_tasks(
-    words: list[str], known: tuple[str, ...]
-) -> tuple[dict[str, str], list[str], dict[str, list[str]]]:
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is to be surveyed: name → task, name → the task's options, and how and where it runs."""
+
+    named: Mapping[str, str]
+    options: Mapping[str, Any]
+    machine: Machine
+    margins: tuple[float, ...]
+    out: pathlib.Path
+    command: str
+
+
+def density(words: list[str]) -> None:
+    """Runs what has not run of several tasks, and says what all say together."""
+    with help_is_fine():
+        if asks_help(words):
+            print(USAGE, end="")
+            return
+        request = _read(words)
+        start_devices(request.machine)
+        for line in _survey(request):
+            print(line)
+
+
+def _split_tasks(words: list[str]) -> tuple[dict[str, str], list[str], dict[str, list[str]]]:
     """Reads TASK or NAME=TASK ..., options for all, and options --NAME.OPTION for one.
 
     Returns:
@@ -42,8 +81,7 @@ def split_tasks(
     named: dict[str, str] = {}
     for word in words[:count]:
         name, _, task = word.rpartition("=")
-        if task not in known:
-            raise ArgumentError(f"unknown task {task!r}; choose one of: {', '.join(known)}")
+        check_word("task", task, registry.REGISTRY)
         if (name or task) in named:
             raise ArgumentError(
                 f"{name or task} is there twice; give one of them a name: other={task}"
@@ -70,56 +108,17 @@ def split_tasks(
     return named, common, own
 
 
-USAGE = """\
-usage: thicket density TASK ... [options]
-
-  thicket density gsm8k countdown --model DIR --num 500 --sigma 0.001,0.002 --gsm8k.data gsm8k
-  thicket density line=signals wave=signals --line.target line --wave.target sinusoid
-
-  One population, scored on several tasks: how dense solutions are, how differently the tasks order
-  the experts, how much of that is item noise. NAME=TASK gives a task another name, so that one
-  task can be there twice. An option --NAME.OPTION is for that task alone, all others are for every
-  task (thicket run TASK --help). What makes an expert (num, sigma, noise, seed, ...) is the first
-  task's for all. Also --margins 0,0.05 (over the base's score) and --out DIR, which goes on where
-  it stopped.
-"""
-# What makes an expert; equal for all tasks of one population.
-POPULATION: tuple[str, ...] = ("num", "sigma", "noise", "rank", "factors", "scale", "masses")
-POPULATION += ("where", "antithetic", "prng", "seed")
-
-Search = Callable[..., None]
-"""Runs one task: (task, options, rule, machine, run directory, resume, command)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What is to be surveyed: name → task, name → the task's options, and how and where it runs."""
-
-    named: Mapping[str, str]
-    options: Mapping[str, Any]
-    machine: Machine
-    margins: tuple[float, ...]
-    out: pathlib.Path
-    command: str
-
-
-def read(words: Sequence[str]) -> Asked:
+def _read(words: list[str]) -> Request:
     """Reads the words after `thicket density`; an `ArgumentError` for what cannot be."""
     import tyro
 
-    named, common, own = split_tasks(list(words), tuple(registry.REGISTRY))
+    named, common, own = _split_tasks(words)
     options: dict[str, Any] = {}
     machine, about = None, None
     for name, task in named.items():
-        kind = dataclasses.make_dataclass(
-            "density",
-            [
-                ("task", registry.module(task).Options),
-                ("machine", Machine),
-                ("about", DensityOptions),
-            ],
-            frozen=True,
-        )
+        kinds = registry.module(task).Options, Machine, DensityOptions
+        parts = list(zip(("task", "machine", "about"), kinds, strict=True))
+        kind = dataclasses.make_dataclass("density", parts, frozen=True)
         rest = [*common, *own[name]]
         parsed = parse(Annotated[kind, tyro.conf.OmitArgPrefixes], rest, "thicket density")
         mine = parsed.task.resolved()
@@ -139,61 +138,68 @@ def read(words: Sequence[str]) -> Asked:
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     out = pathlib.Path(about.out or f"runs/density-{stamp}")
     command = shlex.join(["thicket", "density", *words])
-    return Asked(named, options, machine, about.margins, out, command)
+    return Request(named, options, machine, about.margins, out, command)
 
 
-def execute(asked: Asked, search: Search, say: Callable[[str], None]) -> Iterator[str]:
+def _survey(request: Request) -> Iterator[str]:
     """Runs the tasks that have not run, writes what all say together; yields it as lines."""
-    waiting = [name for name in asked.named if not _finished(asked, name)]
-    _rehearse(asked, waiting, say)
-    for name, task in asked.named.items():
-        place = asked.out / name
+    from thicket_jax.analysis import survey
+    from thicket_jax.reports import survey_page
+    from thicket_jax.runs import record
+
+    tell = progress.quiet if request.machine.quiet else progress.say
+    waiting = [name for name in request.named if not _finished(request, name)]
+    _rehearse(request, waiting, tell)
+    for name, task in request.named.items():
+        place = request.out / name
         if name not in waiting:
-            say(f"{name}: {place} is finished")
+            tell(f"{name}: {place} is finished")
             continue
-        say(f"{name}: {task} into {place}")
+        tell(f"{name}: {task} into {place}")
         began = (place / "config.json").exists()
+        options, command = request.options[name], request.command
         try:
-            search(task, asked.options[name], None, asked.machine, place, began, asked.command)
+            search_task(task, options, request.machine, place, resume=began, command=command)
         except KeyboardInterrupt:
-            hint = f"what is scored is kept; go on with the same command and --out {asked.out}"
-            raise KeyboardInterrupt(hint if asked.out.is_dir() else "") from None
-    records = {name: run_record.load(asked.out / name) for name in asked.named}
-    found = survey.measure(records, asked.margins)
-    survey_page.write(found, asked.out)
+            hint = f"what is scored is kept; go on with the same command and --out {request.out}"
+            raise KeyboardInterrupt(hint if request.out.is_dir() else "") from None
+    records = {name: record.load(request.out / name) for name in request.named}
+    found = survey.measure(records, request.margins)
+    survey_page.write(found, request.out)
     yield from survey_page.lines(found)
-    yield f"report: {asked.out / 'report.html'}"
+    yield f"report: {request.out / 'report.html'}"
 
 
-def _rehearse(asked: Asked, waiting: Sequence[str], say: Callable[[str], None]) -> None:
+def _rehearse(request: Request, waiting: Sequence[str], tell: progress.Say) -> None:
     """Builds every task that is to run, so that a mistake in the last one costs no scoring."""
+    from thicket_jax.analysis import survey
     from thicket_jax.search import pipeline
 
-    if len(asked.named) < 2 or not waiting:
+    if len(request.named) < 2 or not waiting:
         return
     for name in waiting:
-        pipeline.check_ks(asked.options[name].k, asked.options[name].num)
+        pipeline.check_ks(request.options[name].k, request.options[name].num)
     prints = {}
-    for name, task in asked.named.items():
+    for name, task in request.named.items():
         if name not in waiting:
-            config = files.read_json(asked.out / name / "config.json")
+            config = files.read_json(request.out / name / "config.json", ("fingerprints",))
             prints[name] = config["fingerprints"]["params"]
             continue
-        say(f"{name}: looking at its base model and data")
-        built = registry.module(task).build(asked.options[name])
+        tell(f"{name}: looking at its base model and data")
+        built = registry.module(task).build(request.options[name])
         if built.close is not None:
             built.close()
-        prints[name] = files.fingerprint(built.params)
+        prints[name] = files.fingerprint(built.problem.params)
     survey.check_bases(prints)
 
 
-def _finished(asked: Asked, name: str) -> bool:
+def _finished(request: Request, name: str) -> bool:
     """Whether a task has run; a finished run of something else is a `RunError`."""
-    place = asked.out / name
+    place = request.out / name
     if not (place / "results.json").exists():
         return False
     stored = files.read_json(place / "config.json")
-    wanted = {"task": asked.named[name], "options": asked.options[name].to_json()}
+    wanted = {"task": request.named[name], "options": request.options[name].to_json()}
     other = files.differences({key: stored.get(key) for key in wanted}, wanted)
     if other:
         raise RunError(f"{place} is another run: {other[0]}; use another --out")

@@ -6,13 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-from thicket_jax.cli import machine
+from thicket_jax.cli import progress
+from thicket_jax.cli.machine import start_devices, stored_options
 from thicket_jax.cli.options import Machine
-from thicket_jax.cli.parsing import block_size as read_block_size
-from thicket_jax.cli.progress import Say, _Teller
-from thicket_jax.errors import ArgumentError, RunError
+from thicket_jax.cli.parsing import asks_help, help_is_fine, parse, read_block_size
+from thicket_jax.errors import ArgumentError, RunError, check_count
 from thicket_jax.runs import files
-from thicket_jax.runs import log as run_log
 from thicket_jax.tasks import registry
 
 if TYPE_CHECKING:
@@ -78,10 +77,21 @@ class Options:
         return f"principal-{self.top}" if self.plane == "principal" else f"random-{self.seed}"
 
 
-def split_runs(words: list[str]) -> tuple[list[pathlib.Path], list[str]]:
+def landscape(words: list[str]) -> None:
+    """Scores a plane through a run's base and draws it."""
+    with help_is_fine():
+        if asks_help(words):
+            print(USAGE)
+        runs, rest = _split_runs(words)
+        options = parse(Options, rest, "thicket landscape RUN")
+        for line in _make(runs, options, progress.quiet if options.quiet else progress.say):
+            print(line)
+
+
+def _split_runs(words: list[str]) -> tuple[list[pathlib.Path], list[str]]:
     """Returns the run directories, which come first, and the options."""
     count = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-    if words[count:] and words[count] in ("-h", "--help"):
+    if asks_help(words[count:]):
         return [], words[count:]
     if not 1 <= count <= MOST_RUNS:
         raise ArgumentError(
@@ -93,31 +103,30 @@ def split_runs(words: list[str]) -> tuple[list[pathlib.Path], list[str]]:
     return [pathlib.Path(word) for word in words[:count]], words[count:]
 
 
-def make(runs: list[pathlib.Path], options: Options, say: Say) -> Iterator[str]:
+def _make(runs: list[pathlib.Path], options: Options, tell: progress.Say) -> Iterator[str]:
     """Scores what is missing, writes landscape.json and the report; yields lines to print."""
-    from thicket_jax.runs import record as run_record
+    from thicket_jax.runs.record import load
 
     _check(options)
     read_block_size(options.block_size)
-    records = [run_record.load(run) for run in runs]
+    records = [load(run) for run in runs]
     _check_bases(runs, records)
     experts = _experts(runs[0], options)
     folder = runs[0] / "landscapes" / options.called
-    machine.start_devices(Machine(backend=options.backend, cpu_devices=options.cpu_devices))
+    start_devices(Machine(backend=options.backend, cpu_devices=options.cpu_devices))
     from thicket_jax.reports import report, results
-    from thicket_jax.runs import files
     from thicket_jax.search import landscapes
 
     scored, plane, where = [], None, None
     for run, record, name in zip(runs, records, _names(runs), strict=True):
-        say(f"{name}: preparing the base model and the data")
+        tell(f"{name}: preparing the base model and the data")
         task = _build(run, record, options)
         try:
             if plane is None:
-                plane = _plane(task.params, experts, options)
+                plane = _plane(task.problem.params, experts, options)
                 where = landscapes.grid(plane, options.points, options.reach)
             assert where is not None
-            scored.append(_score(task, name, record, plane, where, folder, options, say))
+            scored.append(_score(task, name, record, plane, where, folder, options, tell))
         except KeyboardInterrupt:
             kept = "what is scored is kept; the same command goes on"
             raise KeyboardInterrupt(kept) from None
@@ -146,8 +155,6 @@ def _names(runs: list[pathlib.Path]) -> list[str]:
 
 
 def _check(options: Options) -> None:
-    from thicket_jax.errors import check_count
-
     check_count("points", options.points)
     if options.points < 2:
         raise ArgumentError(f"--points {options.points} must be at least 2")
@@ -176,12 +183,12 @@ def _check_bases(runs: list[pathlib.Path], records: "list[RunRecord]") -> None:
 
 def _build(run: pathlib.Path, record: "RunRecord", options: Options) -> Any:
     """The run's task again; its base and its items must be those of the run."""
-    stored = machine.stored_options(run, record.config)
+    stored = stored_options(run, record.config)
     if options.cache is not None:
         stored = dataclasses.replace(stored, cache=options.cache)
     task = registry.module(record.config["task"]).build(stored)
     prints = record.config["fingerprints"]
-    for what, tree in (("params", task.params), ("train", task.train)):
+    for what, tree in (("params", task.problem.params), ("train", task.problem.train)):
         if files.fingerprint(tree) != prints[what]:
             name = "base parameters" if what == "params" else "training items"
             raise RunError(f"the {name} are not those of {run}; its model or data changed")
@@ -221,28 +228,33 @@ def _score(
     where: "Grid",
     folder: pathlib.Path,
     options: Options,
-    say: Say,
+    tell: progress.Say,
 ) -> dict[str, Any]:
     """One task's scores of all points, and its experts' against the log."""
     import numpy as np
 
-    from thicket_jax.mapping import devices
-    from thicket_jax.runs import files
+    from thicket_jax.mapping.placement import place
+    from thicket_jax.runs.log import most_per_call
     from thicket_jax.scoring.scorer import Scorer
     from thicket_jax.search import landscapes
 
     population = plane.points(where.coordinates)
-    scorer = Scorer(
-        task.score_fn,
-        task.params,
-        population,
-        task.train,
-        mapper=devices.mapper(None, options.backend, task.params),
-        grade=task.grade,
+    problem = task.problem
+    placement = place(
+        problem.params,
+        backend=options.backend,
         block_size=read_block_size(options.block_size),
+        most=most_per_call(len(population)),
+    )
+    scorer = Scorer.placed(
+        problem.score_fn,
+        problem.params,
+        population.noise,
+        problem.train,
+        placement,
+        grade=problem.grade,
         keep_items=False,
-        most=run_log.most_per_call(len(population)),
-        with_id=task.with_id,
+        with_id=problem.with_id,
     )
     recipe = files.plain_json(plane.to_json())
     identity = {
@@ -251,8 +263,8 @@ def _score(
         "y": where.y.tolist(),
         "task": {k: record.config[k] for k in ("task", "options", "fingerprints", "versions")},
     }
-    tell = _Teller(name, say)
-    scores = landscapes.score_grid(scorer, plane, where, folder / name, identity, tell)
+    with progress.Progress(tell, "point", name) as shown:
+        scores = landscapes.score_grid(scorer, plane, where, folder / name, identity, shown.points)
     values = np.where(scores.failed, np.nan, scores.values.astype(np.float64))
     base = where.marked(values)[landscapes.BASE]
     if not np.isfinite(base):

@@ -1,4 +1,4 @@
-"""The options of the commands, and how words become options: one line for what cannot."""
+"""The options that commands share, or have beside a task's own."""
 
 import dataclasses
 

@@ -1,9 +1,9 @@
-"""How words become options; what cannot is one line."""
+"""How words become options: one line for what cannot."""
 
 import contextlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from thicket_jax.errors import ArgumentError
@@ -83,8 +83,8 @@ def _one_line(text: str, prog: str) -> str:
     return f"{words.strip().rstrip('.')}; see {prog} --help"
 
 
-def block_size(text: str) -> int | str:
-    """Reads --block-size."""
+def read_block_size(text: str) -> int | str:
+    """Reads --block-size: a number, or auto."""
     if text == "auto":
         return text
     try:
@@ -109,15 +109,21 @@ usage: thicket COMMAND ...
 
 
 @contextlib.contextmanager
-def _help_is_fine() -> Iterator[None]:
+def help_is_fine() -> Iterator[None]:
+    """Ends what is inside where help was asked for."""
     with contextlib.suppress(Help):
         yield
 
 
-def _take_name(words: list[str], command: str, what: str) -> tuple[str, list[str]]:
+def asks_help(words: Sequence[str]) -> bool:
+    """Whether the first word asks for help."""
+    return bool(words) and words[0] in ("-h", "--help")
+
+
+def take_name(words: list[str], command: str, what: str) -> tuple[str, list[str]]:
+    """Returns the name that comes first, and the options; no name where help comes instead."""
+    if asks_help(words):
+        return "", words
     if not words or words[0].startswith("-"):
-        if words and words[0] in ("-h", "--help"):
-            print(USAGE, end="")
-            raise Help
         raise ArgumentError(f"thicket {command} needs {what} first; see thicket --help")
     return words[0], words[1:]

@@ -4,11 +4,11 @@ import pathlib
 from typing import Any
 
 from thicket_jax.cli.options import ReportOptions
-from thicket_jax.cli.parsing import _help_is_fine, _take_name, combine_names, parse
+from thicket_jax.cli.parsing import combine_names, help_is_fine, parse, take_name
 from thicket_jax.tasks import registry
 
 
-def _print_table(table: dict[str, Any], run_dir: pathlib.Path) -> None:
+def print_table(table: dict[str, Any], run_dir: pathlib.Path) -> None:
     """Prints base, best and ensembles in the metric's unit, and where the report is."""
     from thicket_jax.reports.numbers import joined_rounds
 
@@ -40,17 +40,20 @@ def _print_table(table: dict[str, Any], run_dir: pathlib.Path) -> None:
     print(f"report: {run_dir / 'report.html'}")
 
 
-def _report(words: list[str]) -> None:
-    from thicket_jax.reports import report, results
-    from thicket_jax.runs.record import load
+def report(words: list[str]) -> None:
+    """Writes tables and figures of a run again, from its log alone."""
+    with help_is_fine():
+        folder, rest = take_name(words, "report", "a run directory")
+        _write(pathlib.Path(folder), parse(ReportOptions, rest, "thicket report RUN"))
 
-    with _help_is_fine():
-        folder, rest = _take_name(words, "report", "a run directory")
-        options = parse(ReportOptions, rest, "thicket report RUN")
-        run_dir = pathlib.Path(folder)
-        record = load(run_dir)
-        table = results.build_results(record, ks=options.k, combine=combine_names(options.vote))
-        name = record.config["task"]
-        draw = getattr(registry.module(name), "draw", None) if name in registry.REGISTRY else None
-        report.write(record, run_dir, table, draw=draw)
-        _print_table(table, run_dir)
+
+def _write(run_dir: pathlib.Path, options: ReportOptions) -> None:
+    from thicket_jax.reports import report, results
+    from thicket_jax.runs import record
+
+    read = record.load(run_dir)
+    table = results.build_results(read, ks=options.k, combine=combine_names(options.vote))
+    name = read.config["task"]
+    draw = getattr(registry.module(name), "draw", None) if name in registry.REGISTRY else None
+    report.write(read, run_dir, table, draw=draw)
+    print_table(table, run_dir)

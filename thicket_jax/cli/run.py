@@ -7,62 +7,67 @@ import shlex
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
-from thicket_jax.cli import compiled
+from thicket_jax.cli import compiled, progress
 from thicket_jax.cli.machine import start_devices, stored_options
 from thicket_jax.cli.options import Machine, Out, Selection
-from thicket_jax.cli.parsing import _help_is_fine, _take_name, parse
-from thicket_jax.cli.parsing import block_size as read_block_size
-from thicket_jax.cli.progress import _Progress, _quiet, _say
-from thicket_jax.cli.report import _print_table
+from thicket_jax.cli.parsing import help_is_fine, parse, read_block_size, take_name
+from thicket_jax.cli.report import print_table
 from thicket_jax.errors import ArgumentError, RunError
-from thicket_jax.tasks import registry
+from thicket_jax.tasks import registry, task
 
 if TYPE_CHECKING:
+    from thicket_jax.experts.population import Population
     from thicket_jax.selection.rounds import Rule
 
 
-def _run(words: list[str]) -> None:
-    with _help_is_fine():
-        name, rest = _take_name(words, "run", f"a task ({', '.join(registry.REGISTRY)})")
-        import tyro
-
-        module = registry.module(name)
-        # An outer record joins the task's options with the common ones into one flat list.
-        kind = dataclasses.make_dataclass(
-            "run",
-            [
-                ("task", module.Options),
-                ("selection", Selection),
-                ("machine", Machine),
-                ("out", Out),
-            ],
-            frozen=True,
-        )
-        kind.__doc__ = registry.REGISTRY[name][1]
-        parsed = parse(Annotated[kind, tyro.conf.OmitArgPrefixes], rest, f"thicket run {name}")
-        out = parsed.out.out
-        if out is None:
-            stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-            out = f"runs/{name}-{stamp}"
-        command = shlex.join(["thicket", "run", *words])
+def run(words: list[str]) -> None:
+    """Runs a task into a new run directory."""
+    with help_is_fine():
+        name, rest = take_name(words, "run", f"a task ({', '.join(registry.REGISTRY)})")
+        parsed = _parse(name, rest)
         from thicket_jax.selection import rules
 
         chosen = parsed.selection
         rule = rules.check_rule(chosen.select, chosen.budget, chosen.delta)
-        options = parsed.task.resolved()
-        _search(name, options, rule, parsed.machine, pathlib.Path(out), False, command)
+        out = parsed.out.out
+        if out is None:
+            stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+            out = f"runs/{name}-{stamp}"
+        options, run_dir = parsed.task.resolved(), pathlib.Path(out)
+        command = shlex.join(["thicket", "run", *words])
+        search_task(name, options, parsed.machine, run_dir, rule, command=command)
 
 
-def _resume(words: list[str]) -> None:
+def _parse(name: str, words: list[str]) -> Any:
+    """Reads the options of task `name`; without one, they are those that every task has."""
+    import tyro
+
+    kind = registry.module(name).Options if name else task.Options
+    # An outer record joins the task's options with the common ones into one flat list.
+    joined = dataclasses.make_dataclass(
+        "run",
+        [("task", kind), ("selection", Selection), ("machine", Machine), ("out", Out)],
+        frozen=True,
+    )
+    tasks = ", ".join(registry.REGISTRY)
+    common = f"What every task takes; thicket run TASK --help says the rest. Tasks: {tasks}."
+    joined.__doc__ = registry.REGISTRY[name][1] if name else common
+    prog = f"thicket run {name or 'TASK'}"
+    return parse(Annotated[joined, tyro.conf.OmitArgPrefixes], words, prog)
+
+
+def resume(words: list[str]) -> None:
+    """Goes on with an interrupted run."""
     from thicket_jax.runs import files
 
-    with _help_is_fine():
-        folder, rest = _take_name(words, "resume", "a run directory")
+    with help_is_fine():
+        folder, rest = take_name(words, "resume", "a run directory")
         machine = parse(Machine, rest, "thicket resume RUN")
         run_dir = pathlib.Path(folder)
-        config = files.read_json(run_dir / "config.json")
+        config = files.read_json(run_dir / "config.json", ("task", "options"))
         options, rule = stored_options(run_dir, config), _stored_rule(run_dir, config)
-        _search(config["task"], options, rule, machine, run_dir, True, config.get("command", ""))
+        command = config.get("command", "")
+        search_task(config["task"], options, machine, run_dir, rule, resume=True, command=command)
 
 
 def _stored_rule(run_dir: pathlib.Path, config: dict[str, Any]) -> "Rule | None":
@@ -77,75 +82,101 @@ def _stored_rule(run_dir: pathlib.Path, config: dict[str, Any]) -> "Rule | None"
         ) from None
 
 
-def _search(
+def search_task(
     name: str,
     options: Any,
-    rule: "Rule | None",
     machine: Machine,
     run_dir: pathlib.Path,
-    resume: bool,
-    command: str,
+    rule: "Rule | None" = None,
+    *,
+    resume: bool = False,
+    command: str = "",
 ) -> None:
-    from thicket_jax.runs import log as run_log
+    """Searches around a task's base, writes the run directory and prints the table.
 
+    Args:
+      name: of the task.
+      options: the task's, resolved.
+      machine: where and how it runs; devices are started if they are not.
+      run_dir: a new directory, or with `resume` that of an interrupted run.
+      rule: selects in rounds; None scores every expert on everything.
+      resume: go on with what the log has.
+      command: the words that made the run, for its report.
+
+    Raises:
+      KeyboardInterrupt: with words on how to go on, if anything is kept.
+    """
     block_size = read_block_size(machine.block_size)
     start_devices(machine)
     import jax
 
-    from thicket_jax.experts.population import PRNGS, population
+    from thicket_jax.mapping.placement import place
+    from thicket_jax.runs import log
     from thicket_jax.search import pipeline
 
     first = jax.process_index() == 0
     if first and not resume:
-        run_log.check_new(run_dir)
+        log.check_new(run_dir)
+    ks = pipeline.check_ks(options.k, options.num)
+    experts = _population(options)
+    tell = progress.quiet if machine.quiet or not first else progress.say
+    tally = compiled.keep(options.cache_folder()) if machine.compile_cache else None
+    tell(f"{name}: preparing the base model and the data")
+    began = time.monotonic()
+    module = registry.module(name)
+    built = module.build(options)
+    setup = time.monotonic() - began
+    about = {
+        "task": name,
+        "model": built.model,
+        "options": options.to_json(),
+        "notes": list(built.notes),
+        "command": command,
+        "task_provenance": dict(built.provenance),
+    }
+    tell(f"{name}: base ready in {setup:.1f} s; scoring {options.num} experts into {run_dir}")
+    try:
+        with progress.Progress(tell) as shown:
+            settings = pipeline.Settings(
+                k=ks,
+                placement=place(
+                    built.problem.params,
+                    backend=machine.backend,
+                    block_size=block_size,
+                    stream=machine.stream,
+                ),
+                run_dir=run_dir,
+                resume=resume,
+                on_progress=shown,
+                draw=getattr(module, "draw", None),
+                setup_seconds=setup,
+                rule=rule,
+            )
+            found = pipeline.execute(built.problem, experts, settings, about)
+    except KeyboardInterrupt:
+        hint = f"what is scored is kept; go on with: thicket resume {run_dir}"
+        raise KeyboardInterrupt(hint if (run_dir / "log").is_dir() else "") from None
+    finally:
+        if built.close is not None:
+            built.close()
+    if tally is not None and tally.asked:
+        tell(f"{name}: {tally.line()}")
+    if first:
+        print_table(found.table, run_dir)
+
+
+def _population(options: Any) -> "Population":
+    """The experts that a task's options ask for; what cannot be is an `ArgumentError`."""
+    import jax
+
+    from thicket_jax.experts.population import PRNGS, population
+
     if options.prng not in PRNGS:
         raise ArgumentError(f"prng={options.prng!r} is refused; choose one of: {', '.join(PRNGS)}")
-    ks = pipeline.check_ks(options.k, options.num)
-    experts = population(
+    return population(
         jax.random.key(options.seed, impl=options.prng),
         options.num,
         options.sigma,
         noise=options.law(),
         antithetic=options.antithetic,
     )
-    say = _quiet if machine.quiet or not first else _say
-    tally = compiled.keep(options.cache_folder()) if machine.compile_cache else None
-    say(f"{name}: preparing the base model and the data")
-    began = time.monotonic()
-    task = registry.module(name).build(options)
-    setup = time.monotonic() - began
-    problem = task.problem()
-    about = {
-        "task": name,
-        "model": task.model,
-        "options": options.to_json(),
-        "notes": list(task.notes),
-        "command": command,
-        "task_provenance": dict(task.provenance),
-    }
-    say(f"{name}: base ready in {setup:.1f} s; scoring {options.num} experts into {run_dir}")
-    with _Progress(say) as progress:
-        settings = pipeline.Settings(
-            k=ks,
-            block_size=block_size,
-            backend=machine.backend,
-            stream=machine.stream,
-            run_dir=run_dir,
-            resume=resume,
-            watch=progress,
-            draw=getattr(registry.module(name), "draw", None),
-            setup_seconds=setup,
-            rule=rule,
-        )
-        try:
-            found = pipeline.execute(problem, experts, settings, about)
-        except KeyboardInterrupt:
-            hint = f"what is scored is kept; go on with: thicket resume {run_dir}"
-            raise KeyboardInterrupt(hint if (run_dir / "log").is_dir() else "") from None
-        finally:
-            if task.close is not None:
-                task.close()
-    if tally is not None and tally.asked:
-        say(f"{name}: {tally.line()}")
-    if first:
-        _print_table(found.table, run_dir)
