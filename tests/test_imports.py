@@ -20,7 +20,7 @@ DIRECTION = (
 )
 # Inside a package likewise. A name that ends in a slash is a package in it.
 INSIDE = {
-    "experts": "threefry laws noise low_rank leaves scales population perturbation planes",
+    "experts": "threefry laws low_rank noise leaves scales population perturbation planes",
     "mapping": "devices interpreter factored_rules implicit usage programs blocks",
     "scoring": "metrics scores scorer layouts pieces resuming calibration",
     "selection": "ranking schedules bounds rounds halving race rules",
@@ -34,8 +34,8 @@ INSIDE = {
     "text": "rope rope_config config model decode tensor_files checkpoints pretrained tokenizer "
     "prompts data/ sandbox/ grading/ graders/",
     "tasks": "task registry base_model quiet signals/ images/ language/",
-    "cli": "options parsing machine compiled progress report run density landscape export main "
-    "__main__",
+    "cli": "options parsing machine compiled progress tasks report run density landscape export "
+    "main __main__",
     "text/data": "rows files splits",
     "text/sandbox": "syscalls limits values runner program sandbox",
     "text/grading": "pool grading __init__ worker",
@@ -183,6 +183,20 @@ def test_no_private_jax_no_environment_no_print(name):
     assert not {n for m, n in imports(tree) if m == "os"} - {None, "PathLike"}
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert "print" not in names or name.startswith("cli/")
+
+
+@every_file
+def test_a_private_name_stays_in_its_file(name):
+    tree = TREES[name]
+    taken = [n for m, n in imports(tree) if m.split(".")[0] == "thicket_jax"]
+    assert [n for n in taken if n is not None and n.startswith("_")] == []
+    nodes = list(ast.walk(tree))
+    own = {x.name for x in nodes if isinstance(x, ast.FunctionDef | ast.ClassDef)}
+    own |= {x.id for x in nodes if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Store)}
+    own |= {x.attr for x in nodes if isinstance(x, ast.Attribute) and isinstance(x.ctx, ast.Store)}
+    used = {x.attr for x in nodes if isinstance(x, ast.Attribute) and x.attr.startswith("_")}
+    dunder = {attribute for attribute in used if attribute.startswith("__")}
+    assert used - own - dunder <= {"_exit"}  # of os, which has no other name for it
 
 
 @every_file
