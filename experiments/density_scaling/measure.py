@@ -179,7 +179,7 @@ def summarise(
                 "margins": list(MARGINS),
                 "ge": [row["fraction_ge"] for row in curve],
                 "gt": [row["fraction_gt"] for row in curve],
-                "interval_gt": _rounded(curve[0]["interval_gt"]),
+                "interval_gt": _rounded(curve[0]["fraction_gt_interval"]),
             },
             "reliability": _finite(noise.value),
         }

@@ -38,8 +38,8 @@ def test_density_by_hand():
     assert (small["fraction_ge"], small["fraction_gt"]) == (0.5, 0.0)
     assert (large["sigma"], large["n"], large["mean"]) == (0.002, 4, 2.0)
     assert (large["fraction_ge"], large["fraction_gt"]) == (0.5, 0.25)  # the failed one is below
-    assert large["ci95"] == pytest.approx(list(intervals.wilson_interval(2, 4)))
-    assert set(large) == {"sigma", "n", "mean", "fraction_ge", "fraction_gt", "ci95"}
+    assert large["interval"] == pytest.approx(list(intervals.wilson_interval(2, 4)))
+    assert set(large) == {"sigma", "n", "mean", "fraction_ge", "fraction_gt", "interval"}
 
 
 def test_density_where_all_or_the_base_failed():
@@ -73,10 +73,10 @@ def test_density_curve_by_hand():
     ]  # fmt: skip
     assert [r["fraction_ge"] for r in rows] == [0.5, 0.5, 0, 0.75, 0.5, 0.25]
     assert [r["fraction_gt"] for r in rows] == [0.5, 0, 0, 0.5, 0.25, 0]
-    assert rows[3]["interval_ge"] == list(intervals.wilson_interval(3, 4))
-    assert rows[3]["interval_gt"] == list(intervals.wilson_interval(2, 4))
+    assert rows[3]["fraction_ge_interval"] == list(intervals.wilson_interval(3, 4))
+    assert rows[3]["fraction_gt_interval"] == list(intervals.wilson_interval(2, 4))
     wider = density.density_curve(scores, failed, sigmas, 2.0, [0], confidence=0.99)
-    assert wider[0]["interval_ge"] == list(intervals.wilson_interval(1, 2, 0.99))
+    assert wider[0]["fraction_ge_interval"] == list(intervals.wilson_interval(1, 2, 0.99))
 
 
 def test_density_curve_at_margin_0_is_density():
@@ -88,7 +88,7 @@ def test_density_curve_at_margin_0_is_density():
     for a, b in zip(old, new, strict=True):
         names = ("sigma", "n", "fraction_ge", "fraction_gt")
         assert [a[x] for x in names] == [b[x] for x in names]
-        assert a["ci95"] == b["interval_ge"]
+        assert a["interval"] == b["fraction_ge_interval"]
 
 
 def test_density_curve_counts_float32_means_where_they_stand():
@@ -121,7 +121,7 @@ def test_density_curve_covers_the_truth():
         scores = rng.normal(size=200) * sigmas
         rows = density.density_curve(scores, np.zeros(200, bool), sigmas, 0.0, [0, 1, 2.5])
         for i, row in enumerate(rows):
-            low, high = row["interval_gt"]
+            low, high = row["fraction_gt_interval"]
             hits[i] += low <= scipy.stats.norm.sf(row["margin"] / row["sigma"]) <= high
     assert ((hits / 300 > 0.91) & (hits / 300 < 0.995)).all(), hits
 

@@ -42,8 +42,8 @@ def compare(record: RunRecord, votes: Sequence[Voted]) -> list[dict[str, Any]]:
     samples or unselected experts, so that a weighted vote weighs them equally.
 
     Returns:
-      Rows of `name`, `k`, `combine`, `test` and `stderr`; `delta_vs_base` with `delta_ci95`; and
-      `ensemble_minus_baseline` with `ensemble_minus_ci95`. Differences are paired over the items.
+      Rows of `name`, `k`, `combine`, `test` and `stderr`; `delta_vs_base` and
+      `ensemble_minus_baseline`, each with its interval. Differences are paired over the items.
     """
     answers, base_answers, targets = record.answers, record.base_answers, record.targets
     samples, unselected = record.sample_answers, record.random_answers
@@ -78,9 +78,9 @@ def compare(record: RunRecord, votes: Sequence[Voted]) -> list[dict[str, Any]]:
                     "test": float(items.mean()),
                     "stderr": intervals.standard_error(items),
                     "delta_vs_base": delta,
-                    "delta_ci95": list(interval),
+                    "delta_vs_base_interval": list(interval),
                     "ensemble_minus_baseline": ahead,
-                    "ensemble_minus_ci95": list(ahead_interval),
+                    "ensemble_minus_baseline_interval": list(ahead_interval),
                 }
             )
     return rows

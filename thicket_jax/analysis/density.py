@@ -50,7 +50,7 @@ def density(
 
     Returns:
       One dict for each sigma: `sigma` (the shortest decimal of its float32), `n` (with the
-      failed), `mean` score (NaN if all failed), `fraction_ge`, `fraction_gt`, and `ci95`, the
+      failed), `mean` score (NaN if all failed), `fraction_ge`, `fraction_gt`, and `interval`, the
       Wilson interval of `fraction_ge`.
 
     Source: Gan and Isola, "Neural Thickets", arXiv 2603.12228, the definition of density.
@@ -72,7 +72,7 @@ def density(
                 "mean": float(alive.mean()) if alive.size else math.nan,
                 "fraction_ge": at_least / n,
                 "fraction_gt": int((alive > threshold).sum()) / n,
-                "ci95": list(wilson_interval(at_least, n)),
+                "interval": list(wilson_interval(at_least, n)),
             }
         )
     return rows
@@ -103,8 +103,9 @@ def density_curve(
 
     Returns:
       One dict for each sigma and margin: `sigma` (the shortest decimal of its float32), `margin`,
-      `n` (with the failed), `fraction_ge` and `fraction_gt`, and `interval_ge` and `interval_gt`,
-      their Wilson intervals. Intervals hold for one margin at a time, not for a whole curve.
+      `n` (with the failed), `fraction_ge` and `fraction_gt` with their Wilson intervals
+      `fraction_ge_interval` and `fraction_gt_interval`, which hold for one margin at a time, not
+      for a whole curve.
 
     Raises:
       ArgumentError: shapes that do not fit, a margin that is not finite, or a confidence outside
@@ -135,9 +136,9 @@ def density_curve(
                     "margin": margin,
                     "n": n,
                     "fraction_ge": at_least / n,
-                    "interval_ge": list(wilson_interval(at_least, n, confidence)),
+                    "fraction_ge_interval": list(wilson_interval(at_least, n, confidence)),
                     "fraction_gt": above / n,
-                    "interval_gt": list(wilson_interval(above, n, confidence)),
+                    "fraction_gt_interval": list(wilson_interval(above, n, confidence)),
                 }
             )
     return rows

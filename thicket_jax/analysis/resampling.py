@@ -75,7 +75,7 @@ def bootstrap_mean(
 
     For a paired difference pass a − b over the same items. It assumes no shape, so that it suits
     errors with long tails; with fewer than about 20 items it is too narrow, and
-    `analysis.paired_difference` is the better one.
+    `intervals.paired_difference` is the better one.
 
     Returns:
       (mean, (low, high)) in the unit of the values. With one item, or with values that are not

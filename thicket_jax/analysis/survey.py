@@ -37,7 +37,7 @@ def measure(records: Mapping[str, RunRecord], margins: Sequence[float] = (0.0,))
       margins: m of the tables, in the unit of the scores.
 
     Returns:
-      `tasks`, `num`, `sigma`; for each task `density` (rows of `analysis.density_curve` at the
+      `tasks`, `num`, `sigma`; for each task `density` (rows of `density.density_curve` at the
       margins), `curve` (the same from 0 to the best expert's gain), `reliability` (rows of
       `reliability.of_record` by ranks, None where no items were logged), `selection` (see
       `selecting`), `base` and `best`; of two

@@ -86,7 +86,7 @@ def sweep_k(
 def of_record(
     record: RunRecord, ks: Sequence[int], combine: str, confidence: float = 0.95
 ) -> list[dict[str, Any]]:
-    """Returns `sweep_k` over a run's kept experts, by the name of a rule in `ensembles.RULES`.
+    """Returns `sweep_k` over a run's kept experts, by the name of a rule in `combine.RULES`.
 
     A weighted rule takes the experts' train scores.
 

@@ -19,6 +19,12 @@ TIMES = ("setup_s", "compile_s", "score_s", "ensemble_s", "experts_per_s")
 PROVENANCE = ("versions", "platform", "devices", "backend", "block_size", "leaves", "fingerprints")
 VOTES = ("majority_vote", "weighted_vote")
 CLASS_RULES = (*VOTES, "mean_probs")
+# Of an interval in the rows of an analysis → in results.json.
+_INTERVALS = {
+    "interval": "ci95",
+    "delta_vs_base_interval": "delta_ci95",
+    "ensemble_minus_baseline_interval": "ensemble_minus_ci95",
+}
 
 
 def sweep(
@@ -85,10 +91,15 @@ def _rows(record: RunRecord, votes: Sequence[Voted]) -> list[dict[str, Any]]:
                 "test": float(vote.items.mean()),
                 "stderr": intervals.standard_error(vote.items),
                 "delta_vs_base": delta,
-                "delta_ci95": list(interval),
+                "delta_vs_base_interval": list(interval),
             }
         )
-    return plain_json(rows)
+    return plain_json(_named(rows))
+
+
+def _named(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of analyses with the names that results.json has for their intervals."""
+    return [{_INTERVALS.get(name, name): x for name, x in row.items()} for row in rows]
 
 
 def build_results(
@@ -153,9 +164,9 @@ def build_results(
                 **_graded(best_test),
             },
             "ensemble": ensemble,
-            "baselines": baselines.compare(record, votes),
+            "baselines": _named(baselines.compare(record, votes)),
             **({} if gains is None else {"gains": gains}),
-            "density": [{**row, "mean": unit(row["mean"])} for row in rows],
+            "density": _named([{**row, "mean": unit(row["mean"])} for row in rows]),
             **({} if record.selection is None else {"selection": record.selection}),
             "failed": int(failed.sum()),
             "timing": {name: record.timing.get(name) for name in TIMES},

@@ -52,7 +52,7 @@ def _draw_curves(found: Mapping[str, Any], path: pathlib.Path) -> tuple[str, str
 def _draw_curve(ax: Any, rows: list[dict[str, Any]], n: int, sigma: float) -> None:
     """One sigma's density: steps where the scores' own margins are all there, else a line."""
     x, y = [row["margin"] for row in rows], [row["fraction_ge"] for row in rows]
-    low, high = zip(*(row["interval_ge"] for row in rows), strict=True)
+    low, high = zip(*(row["fraction_ge_interval"] for row in rows), strict=True)
     colour, label = _LINES[n % len(_LINES)], f"σ = {sigma_label(sigma)}"
     if len(rows) == 1:
         bars = [[y[0] - low[0]], [high[0] - y[0]]]

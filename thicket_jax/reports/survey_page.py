@@ -27,7 +27,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     out = [f"{found['num']} experts on {len(found['tasks'])} task(s)"]
     for name, task in found["tasks"].items():
         for row in task["density"]:
-            low, high = row["interval_ge"]
+            low, high = row["fraction_ge_interval"]
             sigma, margin = sigma_label(row["sigma"]), f"{row['margin']:g}"
             share = f"{row['fraction_ge']:6.1%} [{low:.1%}, {high:.1%}], > {row['fraction_gt']:.1%}"
             out.append(f"  {name:{width}}  sigma {sigma:8} m = {margin}  density {share}")
@@ -105,7 +105,7 @@ def _density_table(found: Mapping[str, Any]) -> Table:
     rows = []
     for name, task in found["tasks"].items():
         for row in task["density"]:
-            low, high = row["interval_ge"]
+            low, high = row["fraction_ge_interval"]
             rows.append(
                 (
                     name,
