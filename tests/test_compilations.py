@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import thicket_jax as tj
-from thicket_jax.mapping import blocks, devices, programs
+from thicket_jax.mapping import programs
 
 
 @pytest.fixture
@@ -39,15 +39,8 @@ def test_one_compilation_for_a_search_and_none_for_the_next(compilations):
 
 
 def test_the_same_map_on_other_data_compiles_nothing(compilations):
-    ready = blocks.expert_map(
-        linear.per_item,
-        linear.PARAMS,
-        linear.BATCH,
-        linear.population(),
-        mapper=devices.mapper(),
-        block_size=2,
-    )
-    ready.prepare()
+    ready = linear.mapped_linear(block_size=2)
+    ready.prepare(linear.population())
     list(ready.chunks(linear.population()))
     before = len(compilations())
     moved = ready.on({"x": np.asarray(linear.BATCH["x"]) * 2})

@@ -231,17 +231,20 @@ def test_ensembles_and_merges_use_the_noise_that_was_scored(law):
 
 def test_nothing_of_size_experts_times_parameters():
     """The compiled program's temporaries do not grow with N, and grow with the block."""
-    from thicket_jax.mapping import blocks, devices
+    from thicket_jax.mapping.blocks import expert_map
+    from thicket_jax.mapping.functions import mapped
+    from thicket_jax.mapping.placement import place
 
     params = {"w": jnp.zeros((256, 256))}
-    one = devices.mapper(jax.devices()[:1])
 
     def temporaries(num, block):
         experts = tj.population(jax.random.key(0, impl="threefry4x32"), num, 0.1)
-        ready = blocks.expert_map(
-            lambda p, _: (p["w"] ** 2).sum(), params, None, experts, mapper=one, block_size=block
-        )
-        return devices.program_bytes(ready._program()[0])[1]
+        placement = place(params, devices=jax.devices()[:1], block_size=block)
+        ready = expert_map(mapped(squares), params, tj.gaussian(), None, placement)
+        return ready.program(experts).temporary_bytes
+
+    def squares(params, _):
+        return (params["w"] ** 2).sum()
 
     size = 4 * 256 * 256
     assert temporaries(2000, 4) == temporaries(20, 4)

@@ -19,14 +19,14 @@ from thicket_jax.experts.planes import Plane, expert_plane, principal_plane, ran
 from thicket_jax.experts.population import Population, population
 from thicket_jax.mapping.usage import matrix_axes
 from thicket_jax.scoring.calibration import calibrate_sigma
-from thicket_jax.scoring.scorer import score
+from thicket_jax.scoring.scorer import Scorer, score
 from thicket_jax.scoring.scores import Scores
 from thicket_jax.search.pipeline import Result
 from thicket_jax.search.randopt import randopt
 from thicket_jax.selection.halving import halving
 from thicket_jax.selection.race import race
 from thicket_jax.selection.ranking import top_k
-from thicket_jax.selection.rounds import Raced
+from thicket_jax.selection.rounds import SelectionResult as Raced
 
 __all__ = [
     "Noise",
@@ -34,6 +34,7 @@ __all__ = [
     "Population",
     "Raced",
     "Result",
+    "Scorer",
     "Scores",
     "ThicketError",
     "calibrate_sigma",

@@ -17,7 +17,8 @@ import thicket_jax as tj
 from experiments.bench import random_checkpoint, text_share, timing
 from experiments.bench.low_rank import percent
 from experiments.common.readme import markdown_table, number
-from thicket_jax.experts.noise import FACTORS, Noise
+from thicket_jax.experts.low_rank import FACTORS
+from thicket_jax.experts.noise import Noise
 from thicket_jax.mapping import devices, usage
 from thicket_jax.text import pretrained, prompts
 from thicket_jax.text.config import read_config

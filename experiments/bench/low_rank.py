@@ -13,7 +13,9 @@ import numpy as np
 import thicket_jax as tj
 from experiments.bench import low_rank_floor, mlp, timing
 from experiments.common.readme import markdown_table, number
-from thicket_jax.experts.noise import FACTORS, Noise
+from thicket_jax.experts.leaves import make_plan
+from thicket_jax.experts.low_rank import FACTORS
+from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.perturbation import apply_noise
 from thicket_jax.experts.population import Population
 from thicket_jax.experts.scales import leaf_scales
@@ -109,13 +111,16 @@ class _Bench:
         self, noise: Noise, way: str, experts: int, blocks: int
     ) -> tuple[Callable[[], float], int]:
         """Blocks of experts; `way` is `vmap` or `streamed`, one after the other."""
-        scales = leaf_scales(self.params, noise)
+        plan = make_plan(self.params, noise)
+        scales = leaf_scales(self.params, plan)
         streamed = way == "streamed"
 
         def one(expert: Population, params: Any, x: jax.Array) -> jax.Array:
-            if streamed or implicit.is_implicit(noise):
-                return implicit.evaluate(mlp.score_fn, params, expert, scales, x, stream=streamed)
-            return mlp.score_fn(apply_noise(params, expert, scales), x)
+            if streamed or noise.factored:
+                return implicit.evaluate(
+                    mlp.score_fn, params, expert, scales, plan, x, stream=streamed
+                )
+            return mlp.score_fn(apply_noise(params, expert, scales, plan), x)
 
         def block(params: Any, key: Any, ids: Any, x: jax.Array) -> jax.Array:
             ones = np.ones(experts, np.float32)

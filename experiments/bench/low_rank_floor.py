@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench import peak, timing
-from thicket_jax.experts.laws import FAMILIES
+from thicket_jax.experts.laws import DENSE
 from thicket_jax.mapping import devices
 
 _FLOAT = 4  # bytes
@@ -50,7 +50,7 @@ def _drawing(mapper: devices.Mapper, law: str, values: int, repeats: int) -> flo
     def program(seed: jax.Array) -> jax.Array:
         def again(i: jax.Array, total: jax.Array) -> jax.Array:
             key = jax.random.fold_in(jax.random.key(seed), i)
-            return total + FAMILIES[law].draw(key, (values,))
+            return total + DENSE[law].draw(key, (values,))
 
         return jax.lax.fori_loop(0, _REPEATS, again, jnp.zeros(values, jnp.float32))
 

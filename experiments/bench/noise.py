@@ -9,14 +9,16 @@ import numpy as np
 
 from experiments.bench import timing
 from experiments.common.readme import markdown_table, number
-from thicket_jax.experts.laws import FAMILIES
-from thicket_jax.experts.noise import FACTORS, Noise, low_rank
+from thicket_jax.experts.laws import DENSE
+from thicket_jax.experts.leaves import make_plan
+from thicket_jax.experts.low_rank import FACTORS
+from thicket_jax.experts.noise import Noise, low_rank
 from thicket_jax.experts.perturbation import apply_noise
 from thicket_jax.experts.population import PRNGS, population
 from thicket_jax.experts.scales import leaf_scales
 
 LAWS = {
-    **{name: Noise(name) for name in FAMILIES},
+    **{name: Noise(name) for name in DENSE},
     **{f"low_rank 1, {factors}": low_rank(1, factors=factors) for factors in FACTORS},
 }
 """All laws, as `perturb` builds them."""
@@ -88,7 +90,8 @@ def _layout(shapes: list[tuple[int, int]], prngs: Sequence[str], rounds: int) ->
     for law, noise in LAWS.items():
         for prng in prngs:
             expert = population(jax.random.key(0, impl=prng), 1, 1e-3, noise=noise)[0]
-            enter(f"{law}, {prng}", apply_noise, expert, leaf_scales(params, expert.noise))
+            scales = leaf_scales(params, make_plan(params, noise))
+            enter(f"{law}, {prng}", apply_noise, expert, scales)
     samples = timing.alternate(contenders, rounds)
     own = {name: timing.summary(values) for name, values in samples.items()}
     plain = own["copy-and-add"]["median"]

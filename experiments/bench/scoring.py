@@ -61,10 +61,10 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
     experts = tj.population(jax.random.key(0), num, SIGMA)
     for dtype, task in built.items():
         scorer = Scorer(
-            task.score_fn,
-            task.params,
+            task.problem.score_fn,
+            task.problem.params,
             experts,
-            task.train,
+            task.problem.train,
             mapper=devices.mapper(),
             block_size=block,
         )
@@ -114,8 +114,8 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
     ]
     parts = {
         dtype: scoring_parts.measure(
-            task.params,
-            task.train,
+            task.problem.params,
+            task.problem.train,
             experts,
             signals.DTYPES[dtype],
             scorers[dtype].map.block,
@@ -173,8 +173,8 @@ def _worker(python: str) -> TorchWorker:
 
 def _load(worker: TorchWorker, task: Task) -> None:
     """Gives the PyTorch program the same parameters and sequences, and checks that it agrees."""
-    arrays = {name: np.asarray(task.train[name]) for name in ("context", "future")}
-    for index, layer in enumerate(task.params.values()):
+    arrays = {name: np.asarray(task.problem.train[name]) for name in ("context", "future")}
+    for index, layer in enumerate(task.problem.params.values()):
         arrays[f"kernel_{index}"] = np.asarray(layer["kernel"])
         arrays[f"bias_{index}"] = np.asarray(layer["bias"])
     with tempfile.TemporaryDirectory() as folder:
@@ -182,7 +182,7 @@ def _load(worker: TorchWorker, task: Task) -> None:
         np.savez(path, **arrays)  # type: ignore[arg-type]
         worker.ask("load", path=str(path))
     (theirs,) = worker.ask("score", num=1, sigma=0.0, dtype="float32")["errors"]
-    ours = -float(np.mean(jax.jit(task.score_fn)(task.params, task.train)))
+    ours = -float(np.mean(jax.jit(task.problem.score_fn)(task.problem.params, task.problem.train)))
     if not np.isclose(ours, theirs, rtol=1e-3):
         raise RunError(
             f"the base's error is {ours:g} here and {theirs:g} in PyTorch; no comparison"
@@ -233,10 +233,10 @@ def _change_in_top(quick: bool) -> dict[str, Any]:
     plain = built["float32"]
     for dtype, task in built.items():
         scores = tj.score(
-            task.score_fn,
-            task.params,
+            task.problem.score_fn,
+            task.problem.params,
             experts,
-            task.train,
+            task.problem.train,
             keep_items=False,
             block_size=_block(quick),
         )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench import timing
+from thicket_jax.experts.leaves import make_plan
 from thicket_jax.experts.perturbation import apply_noise
 from thicket_jax.experts.population import Population
 from thicket_jax.experts.scales import leaf_scales
@@ -46,7 +47,7 @@ def measure(
     D = mapper.count
     blocks = max(1, len(experts) // (D * block))
     num = D * blocks * block
-    scales = leaf_scales(params, experts.noise)
+    scales = leaf_scales(params, make_plan(params, experts.noise))
     ids = np.arange(num, dtype=np.int32).reshape(D, blocks, block)
     sigma = np.float32(experts.sigmas[0])
 

@@ -21,6 +21,7 @@ from experiments.bench import random_checkpoint, timing
 from experiments.common import machine
 from experiments.common.readme import markdown_table, number
 from thicket_jax.errors import ArgumentError
+from thicket_jax.experts.leaves import make_plan
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.perturbation import apply_noise
 from thicket_jax.experts.population import population
@@ -115,7 +116,7 @@ def decode_once(shape: str, size: Size) -> dict[str, Any]:
         block = decode.block
         num = 2 * mapper.count * block
         alone = jax.jit(apply_noise)
-        scales = leaf_scales(params, experts.noise)
+        scales = leaf_scales(params, make_plan(params, experts.noise))
 
         def whole(some: Any = experts[:num], decode: Any = decode) -> list[Any]:
             return [chunk.outputs for chunk in decode.chunks(some)]

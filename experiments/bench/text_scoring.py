@@ -117,14 +117,14 @@ class _Ours:
         total = how.num * (how.rounds + 1)
         self.experts: Population = population(jax.random.key(0), total, how.sigma, noise=Noise(law))
         self.scorer = Scorer(
-            task.score_fn,
-            task.params,
+            task.problem.score_fn,
+            task.problem.params,
             self.experts,
-            task.train,
+            task.problem.train,
             mapper=devices.mapper(),
-            grade=task.grade,
+            grade=task.problem.grade,
             block_size=block,
-            with_id=task.with_id,
+            with_id=task.problem.with_id,
         )
         self.scorer.map.prepare()
 
@@ -151,7 +151,7 @@ def _asked(
 
 def _load(worker: TorchWorker, task: task.Task, model: str) -> None:
     """Gives the loop the same checkpoint and prompts, padded left to the longest of them."""
-    tokens, start = (np.asarray(task.train[name])[0] for name in ("tokens", "start"))
+    tokens, start = (np.asarray(task.problem.train[name])[0] for name in ("tokens", "start"))
     first = int(start.min())
     mask = np.arange(tokens.shape[1])[None] >= start[:, None]
     with tempfile.TemporaryDirectory() as folder:

@@ -48,7 +48,7 @@ def measure(
       in the same layout and of the base's in its faster one.
     """
     mapper = devices.mapper()
-    rows = block * int(np.prod(task.train["start"].shape))
+    rows = block * int(np.prod(task.problem.train["start"].shape))
     contenders: dict[str, Callable[[], float]] = {}
     for way in WAYS:
         for law in laws:
@@ -82,9 +82,9 @@ def with_experts(
 ) -> Callable[[], float]:
     """Returns what decodes with all experts, `block` of them a call on every device, timed."""
     decode = expert_map(
-        task.score_fn,
-        task.params,
-        task.train,
+        task.problem.score_fn,
+        task.problem.params,
+        task.problem.train,
         experts,
         mapper=mapper,
         block_size=block if way == "side by side" else 1,
@@ -100,7 +100,7 @@ def with_base(
     task: Decoding, mapper: devices.Mapper, block: int, way: str, calls: int
 ) -> Callable[[], float]:
     """The same prompts `block` times: in one batch, or in chunks that follow one another."""
-    batch = dict(task.train)
+    batch = dict(task.problem.train)
     for name in ("tokens", "start", "row"):
         value = np.asarray(batch[name])
         value = np.concatenate([value.reshape(-1, *value.shape[2:])] * block)
@@ -108,9 +108,9 @@ def with_base(
         batch[name] = value.reshape(chunks, -1, *value.shape[1:])
 
     def decode(params: Any, data: Any, draw: jax.Array) -> Any:
-        return task.score_fn(params, data, draw)
+        return task.problem.score_fn(params, data, draw)
 
-    shared = mapper.replicate((task.params, batch))
+    shared = mapper.replicate((task.problem.params, batch))
     draws = mapper.split(np.zeros(mapper.count, np.int32))
     program = mapper.compile(decode, shared, (draws,))
 

@@ -52,14 +52,14 @@ def measure(
             if sigma is None:
                 assert setting.change is not None
                 sigma = tj.calibrate_sigma(
-                    logits, task.params, written, target=setting.change, measure="kl",
+                    logits, task.problem.params, written, target=setting.change, measure="kl",
                     key=jax.random.fold_in(key, 1), **CALIBRATION,
                 )  # fmt: skip
             experts = tj.population(key, counts.num, sigma)
             if scorer is None:
                 scorer = Scorer(
-                    task.score_fn, task.params, experts, task.train, grade=task.grade,
-                    mapper=devices.mapper(None, "pmap", task.params), with_id=True,
+                    task.problem.score_fn, task.problem.params, experts, task.problem.train, grade=task.problem.grade,
+                    mapper=devices.mapper(None, "pmap", task.problem.params), with_id=True,
                 )  # fmt: skip
             base = concatenate([part for _, part in scorer.stream(unperturbed(experts))])
             scores = concatenate([part for _, part in scorer.stream(experts)])
@@ -79,16 +79,18 @@ def measure(
     finally:
         assert task.close is not None
         task.close()
-    return sum(x.size for x in jax.tree.leaves(task.params)), found
+    return sum(x.size for x in jax.tree.leaves(task.problem.params)), found
 
 
 def _logits(folder: str, task: Any, count: int) -> tuple[Any, dict[str, np.ndarray]]:
     """A function of the parameters: logits [Q, V] of all tokens that the model writes."""
     model = pretrained.load(folder)
-    wrote = jax.jit(task.score_fn)(task.params, task.train, np.int32(0))["tokens"]
+    wrote = jax.jit(task.problem.score_fn)(task.problem.params, task.problem.train, np.int32(0))[
+        "tokens"
+    ]
     wrote = prompts.unlay(np.asarray(wrote)[None], count)[0]
-    asked = prompts.unlay(np.asarray(task.train["tokens"])[None], count)[0]
-    start = prompts.unlay(np.asarray(task.train["start"])[None], count)[0]
+    asked = prompts.unlay(np.asarray(task.problem.train["tokens"])[None], count)[0]
+    start = prompts.unlay(np.asarray(task.problem.train["start"])[None], count)[0]
     width = asked.shape[1] + wrote.shape[1]
     tokens = np.zeros((count, width), np.int32)
     places = np.zeros((count, width), bool)

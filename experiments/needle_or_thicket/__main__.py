@@ -20,7 +20,7 @@ NEEDLE_OR_THICKET = command.Experiment(
     quick="one target, one seed, few experts",
     arguments=_arguments,
     plan=cells.plan,
-    report=cells.report,
+    describe=cells.describe,
     judge=verdict.judge_table,
     present=present.present_table,
     layout=Layout(records=cells.PARTS, noun="cells"),

@@ -50,7 +50,7 @@ def plan(options: argparse.Namespace, work: pathlib.Path) -> Plan:
     return Plan(dataclasses.asdict(size), found)
 
 
-def report(cell: Cell, records: list[dict[str, Any]]) -> list[str]:
+def describe(cell: Cell, records: list[dict[str, Any]]) -> list[str]:
     """Returns a cell's name and its seconds as one line."""
     (record,) = records
     seconds = record["seconds"]

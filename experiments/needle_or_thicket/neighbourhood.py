@@ -37,8 +37,8 @@ def measure(
     calibrated = [
         tj.calibrate_sigma(
             next_value,
-            task.params,
-            task.train["context"],
+            task.problem.params,
+            task.problem.train["context"],
             target=change,
             key=jax.random.fold_in(key, _CALIBRATION),
             num=_TRIED,
@@ -49,8 +49,18 @@ def measure(
     changes = dict(zip(np.float32(calibrated).tolist(), size.changes, strict=True))
     sigmas = (*size.sigmas, *calibrated)
     experts = tj.population(key, size.per_sigma * len(sigmas), sigmas)
-    own = -float(np.asarray(task.score_fn(task.params, task.train)).mean(dtype=np.float32))
-    scores = tj.score(task.score_fn, task.params, experts, task.train, block_size=block_size)
+    own = -float(
+        np.asarray(task.problem.score_fn(task.problem.params, task.problem.train)).mean(
+            dtype=np.float32
+        )
+    )
+    scores = tj.score(
+        task.problem.score_fn,
+        task.problem.params,
+        experts,
+        task.problem.train,
+        block_size=block_size,
+    )
     errors = np.where(scores.failed, np.inf, -scores.values.astype(np.float64))
     drawn = np.asarray(experts.sigmas)
     curve = density_curve(
@@ -74,7 +84,7 @@ def measure(
                 **{name: _rounded(value) for name, value in named},
             }
         )
-    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(task.params)]
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(task.problem.params)]
     return {
         "base": base,
         "target": target,

@@ -51,17 +51,19 @@ def measure(
         pretrain=pretrain, target=target, cache=cache, k=(settings["k"],), **counts
     ).resolved()
     task = signals.build(options)
-    few = jax.tree.map(lambda x: x[: size.shown], task.train)
-    one = jax.tree.map(lambda x: x[:1], task.test)
+    few = jax.tree.map(lambda x: x[: size.shown], task.problem.train)
+    one = jax.tree.map(lambda x: x[:1], task.problem.test)
     key = jax.random.key(options.seed, impl=options.prng)
     experts = tj.population(key, options.num, options.sigma, noise=tj.gaussian())
-    scores = tj.score(task.score_fn, task.params, experts, few, block_size=block_size)
+    scores = tj.score(
+        task.problem.score_fn, task.problem.params, experts, few, block_size=block_size
+    )
     kept = tj.top_k(experts, scores, settings["k"])
     answers = tj.ensemble(
-        task.predict_fn, task.params, kept, combine=everyone, block_size=block_size
+        task.problem.predict_fn, task.problem.params, kept, combine=everyone, block_size=block_size
     )(one)
     truth = np.concatenate([np.asarray(one["context"][0]), np.asarray(one["future"][0])])
-    base = np.asarray(jax.jit(task.predict_fn)(task.params, one))[0]
+    base = np.asarray(jax.jit(task.problem.predict_fn)(task.problem.params, one))[0]
     return {
         "pair": pair,
         "best_id": int(kept.ids[0]),

@@ -42,18 +42,24 @@ def measure(
     task = bases.start("mixture", target, seed, size, cache)
     test = bases.long_test(target, seed, size)
     experts = tj.population(jax.random.key(seed), size.num, PAPER_SIGMA["mixture"])
-    scores = tj.score(task.score_fn, task.params, experts, task.train, block_size=block_size)
-    kept = tj.top_k(experts, scores, size.k)
-    answers = tj.ensemble(roll_out, task.params, kept, combine=everyone, block_size=block_size)(
-        test
+    scores = tj.score(
+        task.problem.score_fn,
+        task.problem.params,
+        experts,
+        task.problem.train,
+        block_size=block_size,
     )
+    kept = tj.top_k(experts, scores, size.k)
+    answers = tj.ensemble(
+        roll_out, task.problem.params, kept, combine=everyone, block_size=block_size
+    )(test)
     searched = time.perf_counter() - began
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(task.params))
-    tokens = task.train["future"].shape[1]
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(task.problem.params))
+    tokens = task.problem.train["future"].shape[1]
     budget = flops.search(size.num, size.train_items, parameters, tokens)
-    tried = _adams(task.params, task.train, seed, size, budget, parameters, tokens)
+    tried = _adams(task.problem.params, task.problem.train, seed, size, budget, parameters, tokens)
     outputs = {
-        "base": (_roll(task.params, test), 0, 1),
+        "base": (_roll(task.problem.params, test), 0, 1),
         "best expert": (answers[0], budget, 1),
         f"ensemble of {size.k}": (np.asarray(tj.mean(answers)), budget, size.k),
     }

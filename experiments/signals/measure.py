@@ -103,7 +103,7 @@ def measure(pair: str, seed: int, size: Size, block_size: int | str = "auto") ->
         "share_gt": density["fraction_gt"],
         "share_half": float(np.mean(errors <= base / 2)),
         "failed": table["failed"],
-        "target_variance": float(np.var(np.asarray(task.targets, np.float64))),
+        "target_variance": float(np.var(np.asarray(task.problem.targets, np.float64))),
         "seconds": {
             "setup": setup,
             "pretrain": task.provenance.get("seconds", 0.0),

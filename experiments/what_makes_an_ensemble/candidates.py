@@ -81,7 +81,7 @@ def collect(
         noise=Noise(options.noise, options.where, options.scale),
     )
     try:
-        collected = _of_text if task.answering is not None else _of_arrays
+        collected = _of_text if task.problem.answering is not None else _of_arrays
         return collected(task, experts, case, block_size)
     finally:
         if task.close is not None:
@@ -90,27 +90,34 @@ def collect(
 
 def _of_arrays(task: task.Task, experts: Population, case: Case, block: int | str) -> Candidates:
     """A task whose answers are arrays: one program a batch, on the train and on the test items."""
-    metric = metrics.metric(task.metric)
-    key = "future" if task.metric == "mse" else "label"
-    train_targets, test_targets = (np.asarray(x[key]) for x in (task.train, task.test))
-    mapper = dv.mapper(None, "pmap", task.params)
+    metric = task.problem.metric
+    key = "future" if task.problem.metric.name == "mse" else "label"
+    train_targets, test_targets = (
+        np.asarray(x[key]) for x in (task.problem.train, task.problem.test)
+    )
+    mapper = dv.mapper(None, "pmap", task.problem.params)
 
     def program(batch: Any) -> ExpertMap:
         return expert_map(
-            task.predict_fn, task.params, batch, experts, mapper=mapper, block_size=block
+            task.problem.predict_fn,
+            task.problem.params,
+            batch,
+            experts,
+            mapper=mapper,
+            block_size=block,
         )
 
-    trained = program(task.train)
+    trained = program(task.problem.train)
     answered = _outputs(trained, populations.unperturbed(experts) + experts)
     base_train, answered = answered[0], answered[1:]
     sign = 1.0 if metric.higher_is_better else -1.0
     values = np.array([sign * metric.per_item(x, train_targets).mean() for x in answered])
     chosen, best, fresh, scores = _chosen(experts, values, case)
-    tested = program(task.test)
+    tested = program(task.problem.test)
     found = _outputs(tested, populations.unperturbed(experts) + best + fresh)
     M = len(best)
     merged = {
-        k: _outputs(_with_params(tested, merging.merge(task.params, best[:k])),
+        k: _outputs(_with_params(tested, merging.merge(task.problem.params, best[:k])),
                     populations.unperturbed(experts))[0]
         for k in case.ks
     }  # fmt: skip
@@ -118,28 +125,28 @@ def _of_arrays(task: task.Task, experts: Population, case: Case, block: int | st
         metric, scores, best, fresh, merged,
         train=answered[chosen], test=found[1 : M + 1], base_train=base_train, base_test=found[0],
         random=found[M + 1 :], train_targets=train_targets, test_targets=test_targets,
-        logits=task.metric == "accuracy",
+        logits=task.problem.metric.name == "accuracy",
     )  # fmt: skip
 
 
 def _of_text(task: task.Task, experts: Population, case: Case, block: int | str) -> Candidates:
     """A task whose answers are read on the host: classes, and the outcome of each as targets."""
-    mapper = dv.mapper(None, "pmap", task.params)
+    mapper = dv.mapper(None, "pmap", task.problem.params)
     decoding = expert_map(
-        task.score_fn, task.params, task.train, experts,
+        task.problem.score_fn, task.problem.params, task.problem.train, experts,
         mapper=mapper, block_size=block, with_id=True,
     )  # fmt: skip
     base = populations.unperturbed(experts)
-    train_strings, train_items = _read(decoding, base + experts, [task.grade])
+    train_strings, train_items = _read(decoding, base + experts, [task.problem.grade])
     values = train_items[1:].mean(1, dtype=np.float64)
     chosen, best, fresh, scores = _chosen(experts, values, case)
-    how = task.answering
+    how = task.problem.answering
     readers = [lambda out, i=i: how.read(i, out) for i in range(len(how.pieces))]
     maps = [decoding.on(piece) for piece in how.pieces]
     tested = [_read(m, base + best + fresh, [r]) for m, r in zip(maps, readers, strict=True)]
     merges: list[tuple[np.ndarray, np.ndarray]] = []
     for k in case.ks:
-        params = merging.merge(task.params, best[:k])
+        params = merging.merge(task.problem.params, best[:k])
         parts = [
             _read(_with_params(m, params), base, [r]) for m, r in zip(maps, readers, strict=True)
         ]

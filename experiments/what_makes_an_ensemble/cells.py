@@ -52,7 +52,7 @@ def _without_seeds(case: Case) -> dict[str, Any]:
     return {name: x for name, x in dataclasses.asdict(case).items() if name != "seeds"}
 
 
-def report(cell: Cell, records: list[dict[str, Any]]) -> list[str]:
+def describe(cell: Cell, records: list[dict[str, Any]]) -> list[str]:
     """Returns a search's results as one line."""
     (run,) = records
     return [

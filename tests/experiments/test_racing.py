@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from classifier import batch, correct, logits, params
 
+from thicket_jax.ensembles.combine import combine_rules
+from thicket_jax.scoring.metrics import metric
+from thicket_jax.search.problem import Problem
 from thicket_jax.tasks import task as task_module
 
 
@@ -21,9 +24,11 @@ class TinyTask:
         data["label"] = jnp.tile(batch()["label"], 2)[:64]
         assert options.train_items == 64 and options.num == 100
         return task_module.Task(
-            name="tiny", model="tiny", metric="accuracy", params=params(), score_fn=correct,
-            train=data, combines=("majority_vote",), predict_fn=logits, test=data,
-            targets=np.asarray(data["label"]),
+            name="tiny", model="tiny", problem=Problem(
+                score_fn=correct, params=params(), train=data, predict_fn=logits, test=data,
+                targets=np.asarray(data["label"]), metric=metric("accuracy"),
+                combines=combine_rules("majority_vote"),
+            ),
         )  # fmt: skip
 
 

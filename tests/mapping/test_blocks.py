@@ -4,11 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from linear import BATCH, PARAMS, per_item, population
+from linear import BATCH, PARAMS, mapped_linear, per_item, population
 
 import thicket_jax as tj
 from thicket_jax.errors import ArgumentError, MemoryLimitError
-from thicket_jax.mapping import blocks, devices
+from thicket_jax.mapping import devices, programs
+from thicket_jax.mapping.blocks import expert_map
+from thicket_jax.mapping.functions import mapped
+from thicket_jax.mapping.placement import place
 
 
 @pytest.mark.parametrize("num", [1, 7, 8, 9, 64, 131])
@@ -27,25 +30,23 @@ def test_any_number_of_experts_on_eight_devices(num):
 
 def test_params_and_data_are_put_on_the_devices_once():
     """While calls run, nothing may be transferred implicitly; shared arguments stay put."""
-    mapper = devices.mapper()
-    ready = blocks.expert_map(per_item, PARAMS, BATCH, population(100), mapper=mapper, block_size=1)
+    ready = mapped_linear(block_size=1)
     experts = population(100)
-    placed = [id(leaf) for leaf in jax.tree.leaves(ready.shared)]
+    shared = (ready.params, ready.data, ready.scales)
+    placed = [id(leaf) for leaf in jax.tree.leaves(shared)]
     with jax.transfer_guard_host_to_device("disallow"):
         chunks = list(ready.chunks(experts))
     assert len(chunks) > 1
-    assert placed == [id(leaf) for leaf in jax.tree.leaves(ready.shared)]
-    for leaf in jax.tree.leaves(ready.shared[:2]):
+    assert placed == [id(leaf) for leaf in jax.tree.leaves(shared)]
+    for leaf in jax.tree.leaves(shared):
         assert leaf.sharding.is_fully_replicated and len(leaf.sharding.device_set) == 8
 
 
 @pytest.mark.parametrize("backend", ["pmap", "shard_map"])
 def test_nothing_crosses_between_devices(backend):
     """The compiled program has no collective at all: only the scores leave, at the end."""
-    ready = blocks.expert_map(
-        per_item, PARAMS, BATCH, population(), mapper=devices.mapper(None, backend), block_size=2
-    )
-    text = ready._program()[0].as_text()
+    ready = mapped_linear(backend=backend, block_size=2)
+    text = ready.program(population()).run.as_text()
     for word in ("all-gather", "all-reduce", "all-to-all", "collective", "reduce-scatter", "send("):
         assert word not in text
     assert "dot" in text or "fusion" in text
@@ -113,16 +114,18 @@ def test_other_runtime_errors_are_not_swallowed(monkeypatch):
 def test_auto_takes_the_largest_block_that_fits(monkeypatch):
     def block(limit):
         monkeypatch.setattr(devices, "working_bytes", lambda device: limit)
-        ready = blocks.expert_map(
-            products, {"w": jnp.zeros((64, 64))}, None, population(4096), mapper=one
+        programs._KEPT.clear()  # what "auto" chose is remembered
+        ready = expert_map(
+            mapped(products), params, tj.gaussian(), None, place(params, devices=one)
         )
-        return ready.block, devices.program_bytes(ready._program()[0])[1]
+        experts = population(4096)
+        return ready.block(experts), ready.program(experts).temporary_bytes
 
     def products(params, batch):
         del batch
         return jnp.tanh(params["w"] @ params["w"]).sum(0)
 
-    one = devices.mapper(jax.devices()[:1])
+    params, one = {"w": jnp.zeros((64, 64))}, jax.devices()[:1]
     small, large = block(2**17), block(2**20)
     assert 1 <= small[0] < large[0]
     assert small[1] <= 2**18 and large[1] <= 2**21

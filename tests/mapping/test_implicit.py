@@ -15,6 +15,7 @@ from jax import lax
 import thicket_jax as tj
 from thicket_jax.errors import ArgumentError, ParameterError
 from thicket_jax.experts.leaves import leaf_paths
+from thicket_jax.experts.leaves import make_plan
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.perturbation import apply_noise
 from thicket_jax.experts.scales import leaf_scales
@@ -32,13 +33,14 @@ def normal(*shape):
 def outputs(fn, params, *rest, noise, stream=False, num=3):
     """What `fn` gives for experts: perturbed explicitly, and implicitly; and which are built."""
     experts = tj.population(jax.random.key(1), num, 0.1, noise=noise)
-    scales, named = leaf_scales(params, noise), set()
+    plan, named = make_plan(params, noise), set()
+    scales = leaf_scales(params, plan)
     axes = (tj.Population(None, 0, 0, 0, noise),)
 
     def both(expert):
-        plain = fn(apply_noise(params, expert, scales), *rest)
+        plain = fn(apply_noise(params, expert, scales, plan), *rest)
         return plain, implicit.evaluate(
-            fn, params, expert, scales, *rest, stream=stream, named=named
+            fn, params, expert, scales, plan, *rest, stream=stream, named=named
         )
 
     plain, found = jax.jit(jax.vmap(both, in_axes=axes))(experts)
@@ -68,7 +70,7 @@ def by_hand(fn, params, argument, noise):
         )
         parts = Parts(leaf, left, right, step, letters)
         moved.append(leaf + step * (left * right).sum(0) / np.float32(np.sqrt(noise.rank)))
-        leaves.append(Factored(parts, implicit._Teller(path, named)))
+        leaves.append(Factored(parts, implicit._BuildWarning(path, named)))
     tree = jax.tree.unflatten(jax.tree.structure(params), moved)
     both = jax.jit(lambda: (fn(tree, argument), interpreter.call(fn, leaves, params, argument)))
     return *both(), {name.split()[0] for name in named}
@@ -257,7 +259,8 @@ def test_a_leaf_that_a_loop_needs_whole_is_built_before_it():
     def fn(p, x):
         return lax.fori_loop(0, 3, lambda _, y: jnp.sin(p["w"]) @ y, x)
 
-    jaxpr = jax.make_jaxpr(lambda e: implicit.evaluate(fn, W, e, (np.float32(1),), X.T))(expert)
+    plan, scales = make_plan(W, expert.noise), (np.float32(1),)
+    jaxpr = jax.make_jaxpr(lambda e: implicit.evaluate(fn, W, e, scales, plan, X.T))(expert)
     (loop,) = (e for e in jaxpr.eqns if "sin" in str(e.params))
     inside = [e.primitive.name for e in loop.params["jaxpr"].eqns]
     assert inside.count("dot_general") == 1  # the product, and no thin ones
@@ -386,8 +389,8 @@ def test_streaming_gives_the_same_bits_and_the_largest_leaf_of_memory():
     for stream in (False, True):
         scores = tj.score(fn, params, experts, x, block_size=1, backend="none", stream=stream)
         found.append(scores.items)
-        (kept, _) = next(reversed(programs._PROGRAMS.values()))
-        temporaries.append(kept.memory_analysis().temp_size_in_bytes)
+        kept = next(reversed(programs._KEPT.values()))
+        temporaries.append(kept.temporary_bytes)
     np.testing.assert_array_equal(found[0], found[1])
     leaf = 256 * 256 * 4
     assert temporaries[0] > 8 * leaf
@@ -436,9 +439,9 @@ def test_no_matrix_of_an_expert_is_built():
 
     experts = tj.population(jax.random.key(0), 64, 0.01, noise=tj.low_rank(1))
     tj.score(fn, params, experts, normal(2, 128), block_size=64, backend="none")
-    (kept, _) = next(reversed(programs._PROGRAMS.values()))
+    kept = next(reversed(programs._KEPT.values()))
     # 64 experts' parameters would be 16 MiB; factors and activations are 1.
-    assert kept.memory_analysis().temp_size_in_bytes < 2**20 + 2**19
+    assert kept.temporary_bytes < 2**20 + 2**19
 
 
 # What cannot be.

@@ -6,9 +6,8 @@ import numpy as np
 from classifier import KEY, B, ids
 
 import thicket_jax as tj
-from thicket_jax.mapping import devices as dv
+from thicket_jax.mapping.placement import place
 from thicket_jax.scoring import layouts, pieces
-from thicket_jax.scoring.scorer import Scorer
 from thicket_jax.selection import rounds as racing
 from thicket_jax.selection.race import Race
 from thicket_jax.text import prompts
@@ -41,19 +40,19 @@ def test_prompts_lie_in_chunks_of_rows_and_longer_batches_take_several_runs():
         right = (found.sum(-1) % 3 == 0).astype(np.float32)
         return np.where(prompts.unlay(outputs["finite"], 10), right, np.float32(np.nan))
 
-    mapper = dv.mapper(None, "pmap", params)
-    common = {"mapper": mapper, "grade": grade, "block_size": 2}
-    plain = Scorer(spoken, params, experts, train, **common)
+    placement = place(params, block_size=2)
+    plain = tj.Scorer.placed(spoken, params, experts.noise, train, placement, grade=grade)
     scorer = pieces.PieceScorer(
-        spoken, params, experts, train, piece=lambda _: 3, layout=prompts.LAYOUT, **common
-    )
+        spoken, params, experts, train, placement, piece=lambda _: 3, grade=grade,
+        layout=prompts.LAYOUT,
+    )  # fmt: skip
     (whole,) = [part for _, part in plain.stream(experts)]
     np.testing.assert_array_equal(scorer.all_items(experts).items, whole.items)
     found = racing.run(scorer, experts, Race(0.5, (0, 1)), 2)[0]
     assert ids(found.experts) == ids(tj.top_k(experts, whole, 2))
     for given in (test, train):
         (wanted,), (answered,) = (
-            plain.map.on(given).chunks(experts),
+            plain.on(given).chunks(experts),
             scorer.on(given).chunks(experts),
         )
         count = prompts.LAYOUT.count(given)

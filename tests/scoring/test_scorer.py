@@ -10,8 +10,7 @@ from linear import BATCH, PARAMS, per_item, population, scalar
 import thicket_jax as tj
 from thicket_jax.ensembles.prediction import Predictor
 from thicket_jax.errors import ScoreError
-from thicket_jax.mapping import devices
-from thicket_jax.scoring import scorer as scoring
+from thicket_jax.mapping.placement import place
 from thicket_jax.scoring.scores import Graded, concatenate
 
 
@@ -77,17 +76,14 @@ def test_a_function_may_take_the_expert_s_id():
     def with_id(params, batch, expert):
         return jnp.zeros(5) + expert.astype(jnp.float32) + 0 * per_item(params, batch)
 
-    scorer = scoring.Scorer(
-        with_id, PARAMS, experts, BATCH, mapper=devices.mapper(), block_size=2, with_id=True
-    )
+    placement = place(PARAMS, block_size=2)
+    scorer = tj.Scorer.placed(with_id, PARAMS, experts.noise, BATCH, placement, with_id=True)
     found = concatenate([part for _, part in scorer.stream(experts)])
     np.testing.assert_array_equal(found.values, np.arange(7, 40))
-    predict = Predictor(
-        with_id, PARAMS, experts, block_size=2, mapper=devices.mapper(), with_id=True
-    )
+    predict = Predictor(with_id, PARAMS, experts, placement, with_id=True)
     np.testing.assert_array_equal(predict(BATCH)[:, 0], np.arange(7, 40))
     with pytest.raises(TypeError, match="expert"):
-        scoring.Scorer(with_id, PARAMS, experts, BATCH, mapper=devices.mapper())
+        tj.Scorer(with_id, PARAMS, experts, BATCH)
 
 
 def test_a_grader_of_the_wrong_shape_is_refused():

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reported_runs
+from kept_programs import kept_programs
 
 import thicket_jax as tj
 from thicket_jax.cli.main import main
 from thicket_jax.ensembles.combine import combine_rule
 from thicket_jax.errors import ArgumentError, DataError, RunError, ScoreError
 from thicket_jax.mapping import blocks
-from thicket_jax.mapping import programs as kept
 from thicket_jax.mapping.blocks import Chunk
+from thicket_jax.mapping.placement import place
 from thicket_jax.reports import figures
 from thicket_jax.runs import log as run_log
 from thicket_jax.runs import record as run_record
@@ -102,7 +103,8 @@ def problem(**changes):
 
 def execute(run_dir, resume=False, watch=None, **changes):
     experts = tj.population(jax.random.key(3), N, (0.1, 0.4))
-    settings = Settings(k=KS, block_size=1, run_dir=run_dir, resume=resume, watch=watch)
+    placement = place(PARAMS, block_size=1)
+    settings = Settings(KS, placement, run_dir=run_dir, resume=resume, on_progress=watch)
     about = {
         "task": "numbers",
         "model": "four parameters",
@@ -124,9 +126,9 @@ def content(run_dir):
 def finished(tmp_path_factory):
     """An uninterrupted run, and how many programs it compiled."""
     run_dir = tmp_path_factory.mktemp("finished") / "run"
-    before = set(kept._PROGRAMS)
+    before = kept_programs()
     found = execute(run_dir)
-    return run_dir, found, len(set(kept._PROGRAMS) - before)
+    return run_dir, found, len(kept_programs() - before)
 
 
 @pytest.fixture(autouse=True)

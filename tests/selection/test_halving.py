@@ -71,8 +71,9 @@ def recorded(population):
     """One halving; every (id, item) that was computed, in a list; and what progress was told."""
     computed, told, stream = [], [], pieces.PieceScorer.stream
 
-    def watch(self, experts, start, stop, most=None):
-        for first, scores in stream(self, experts, start, stop, most):
+    def watch(self, experts, items=None, most=None):
+        start, stop = items
+        for first, scores in stream(self, experts, items, most):
             some = np.asarray(experts.ids)[first : first + len(scores)]
             computed.extend((i, j) for i in some for j in self.order[start:stop])
             yield first, scores

@@ -150,6 +150,11 @@ def combine_rule(name: str) -> Callable[..., Any]:
     return RULES[name]
 
 
+def combine_rules(*names: str) -> dict[str, Callable[..., Any]]:
+    """Returns the combine rules of these names, by name."""
+    return {name: combine_rule(name) for name in names}
+
+
 def with_weights(rule: Callable[..., Any], weights: Any) -> Combine:
     """Returns a rule of predictions alone: a weighted rule with its weights, others as they are.
 

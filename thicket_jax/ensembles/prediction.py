@@ -1,5 +1,6 @@
 """Predictions of every expert of an ensemble, joined by a combine rule."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,10 +10,10 @@ import numpy as np
 
 from thicket_jax.ensembles.combine import WEIGHTED, Combine
 from thicket_jax.errors import ArgumentError
-from thicket_jax.experts.leaves import plan
 from thicket_jax.experts.population import Population, check_experts
-from thicket_jax.mapping import devices as dv
-from thicket_jax.mapping.blocks import ExpertMap, expert_map
+from thicket_jax.mapping.blocks import expert_map
+from thicket_jax.mapping.functions import mapped
+from thicket_jax.mapping.placement import Placement, place
 
 
 class Predictor:
@@ -26,38 +27,20 @@ class Predictor:
         apply_fn: Callable[..., Any],
         params: Any,
         experts: Population,
+        placement: Placement,
         *,
-        block_size: int | str = "auto",
-        mapper: dv.Mapper,
         with_id: bool = False,
-        stream: bool = False,
     ) -> None:
-        """Takes what `ensemble` takes; `with_id` is that of `expert_map`."""
+        """Takes what `ensemble` takes; `with_id` is that of `mapped`."""
         check_experts("experts", experts)
-        plan(params, experts.noise)
-        self.apply_fn, self.experts, self.mapper = apply_fn, experts, mapper
-        self.params = mapper.replicate(params)
-        self.block_size, self.with_id, self.stream = block_size, with_id, stream
-        self._maps: dict[Any, ExpertMap] = {}
+        self.experts = experts
+        # A block of more experts than there are would be padding.
+        placement = dataclasses.replace(placement, most=len(experts))
+        self._map = expert_map(mapped(apply_fn, with_id), params, experts.noise, None, placement)
 
     def __call__(self, batch: Any) -> Any:
         """Returns the experts' predictions, numpy [K, B, ...], best first."""
-        batch = jax.tree.map(jnp.asarray, batch)
-        leaves, structure = jax.tree.flatten(batch)
-        shape = (structure, tuple((x.shape, str(x.dtype)) for x in leaves))
-        if shape not in self._maps:
-            self._maps[shape] = expert_map(
-                self.apply_fn,
-                self.params,
-                batch,
-                self.experts,
-                mapper=self.mapper,
-                block_size=self.block_size,
-                with_id=self.with_id,
-                stream=self.stream,
-            )
-        ready = self._maps[shape]
-        ready.shared = (ready.shared[0], self.mapper.replicate(batch), *ready.shared[2:])
+        ready = self._map.on(jax.tree.map(jnp.asarray, batch))
         parts = [chunk.outputs for chunk in ready.chunks(self.experts)]
         return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
@@ -99,12 +82,8 @@ def ensemble(
     if combine in WEIGHTED.values():
         name = getattr(combine, "__name__", "")
         raise ArgumentError(f"combine={name} needs weights; pass lambda x: {name}(x, weights)")
-    predictor = Predictor(
-        apply_fn,
-        params,
-        experts,
-        block_size=block_size,
-        mapper=dv.mapper(devices, backend, params),
-        stream=stream,
+    placement = place(
+        params, devices=devices, backend=backend, block_size=block_size, stream=stream
     )
+    predictor = Predictor(apply_fn, params, experts, placement)
     return lambda batch: combine(predictor(batch))

@@ -6,20 +6,22 @@ count of blocks to do, and skips the rest, so that padding costs next to nothing
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.errors import ArgumentError, MemoryLimitError, check_count
-from thicket_jax.experts.leaves import plan
+from thicket_jax.errors import ArgumentError, MemoryLimitError
+from thicket_jax.experts.leaves import Plan, make_plan
 from thicket_jax.experts.noise import Noise
-from thicket_jax.experts.population import Population
+from thicket_jax.experts.population import Population, prng_name
 from thicket_jax.experts.scales import leaf_scales
-from thicket_jax.mapping import devices as dv
-from thicket_jax.mapping.programs import _How, _kept_program
+from thicket_jax.mapping import devices, programs
+from thicket_jax.mapping.functions import Mapped
+from thicket_jax.mapping.placement import Placement
+from thicket_jax.mapping.programs import How, Program
 
 _MOST_BLOCK = 1024  # experts per block, b, at most
 _CALL_SECONDS = 1.0  # a call is made about this long: short enough to log, long enough to launch
@@ -45,207 +47,304 @@ class _Flight:
 
 
 @dataclasses.dataclass
-class ExpertMap:
-    """A function of (params, data) mapped over experts, with what it needs on the devices.
+class _Pace:
+    """What calls have shown so far; shared by all that run one function.
 
     Attributes:
-      fn: `(params, data) -> tree`, pure; with `with_id`, `(params, data, id) -> tree`.
-      shared: (params, data, scales, key), on the devices, put there once.
-      noise: the law.
-      mapper: over which devices.
-      block: experts per vmap, b; halved when a device runs out of memory.
-      with_id: whether `fn` takes the expert's id, int32 [], so that it can fold keys from it.
-      stream: whether a leaf is perturbed where it is used, and dropped after.
-      terms: () for experts; (M,) for sums of M experts, a population whose columns are [N, M].
-      compile_seconds: spent compiling so far.
+      compile_seconds: spent compiling.
+      block_seconds: a block takes on each device; None before the first.
+      smaller: the largest block that memory has room for, once a call ran out of it.
+      ready: kind of key, terms and settings of JAX → how they are run, and the program.
     """
 
-    fn: Callable[..., Any]
-    shared: tuple[Any, Any, Any, Any]
-    noise: Noise
-    mapper: dv.Mapper
-    block: int
-    with_id: bool = False
-    stream: bool = False
-    terms: tuple[int, ...] = ()
     compile_seconds: float = 0.0
+    block_seconds: float | None = None
+    smaller: int | None = None
+    ready: dict[Any, tuple[How, Program]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpertMap:
+    """A function of (params, data, id) mapped over experts, with what it needs on the devices.
+
+    Attributes:
+      function: what is mapped.
+      plan: which leaves move, and by which law; made once.
+      placement: where, and how many at once.
+      params: θ, on the devices.
+      scales: float32 [leaves], the factors on σ, on the devices.
+      data: what the function gets beside parameters, on the devices.
+      described: shapes and places of the three, as a part of a key.
+      pace: what calls have shown so far.
+    """
+
+    function: Mapped
+    plan: Plan
+    placement: Placement
+    params: Any
+    scales: Any
+    data: Any
+    described: Hashable
+    pace: _Pace = dataclasses.field(default_factory=_Pace)
+
+    @property
+    def compile_seconds(self) -> float:
+        """Seconds spent compiling so far."""
+        return self.pace.compile_seconds
 
     def on(self, data: Any) -> "ExpertMap":
         """Returns the same function on other data; of the same shapes, it is the same program."""
-        params, _, *rest = self.shared
-        return dataclasses.replace(self, shared=(params, self.mapper.replicate(data), *rest))
+        return self._with(self.params, self.scales, self.placement.mapper.replicate(data))
 
-    def chunks(self, population: Population, most: int | None = None) -> Iterator[Chunk]:
+    def at(self, params: Any) -> "ExpertMap":
+        """Returns the same function around another θ of the same shapes."""
+        scales = np.asarray(leaf_scales(params, self.plan))
+        params, scales = self.placement.mapper.replicate((params, scales))
+        return self._with(params, scales, self.data)
+
+    def of(self, function: Mapped) -> "ExpertMap":
+        """Returns another function with the same arguments on the devices."""
+        return dataclasses.replace(self, function=function, pace=_Pace())
+
+    def placed(self, placement: Placement) -> "ExpertMap":
+        """Returns the same function with other blocks, on the same devices."""
+        pace = _Pace(compile_seconds=self.compile_seconds)
+        return dataclasses.replace(self, placement=placement, pace=pace)
+
+    def _with(self, params: Any, scales: Any, data: Any) -> "ExpertMap":
+        described = programs.describe((params, scales, data))
+        pace = self.pace if described == self.described else _Pace()
+        return dataclasses.replace(
+            self, params=params, scales=scales, data=data, described=described, pace=pace
+        )
+
+    def chunks(self, experts: Population, most: int | None = None) -> Iterator[Chunk]:
         """Yields the outputs of every expert in order, as numpy.
 
         The next call is launched before the outputs of the last are fetched, so the devices work
         while the caller does. Memory on the devices: one block, and two calls' outputs.
 
         Args:
-          population: N experts under this map's key and noise law.
+          experts: N experts under this map's noise law, of any key; or sums [N, M] of experts.
           most: experts per call at most, so that a caller can log at least so often.
 
         Raises:
           MemoryLimitError: a single expert does not fit.
         """
-        start, blocks, flying = 0, 1, None
+        ready = _Call(self, experts, most)
+        start, flying = 0, None
         clock = time.monotonic()
-        while start < len(population) or flying is not None:
+        while start < len(experts) or flying is not None:
             launched = None
-            if start < len(population):
-                launched = self._launch(population, start, blocks, most)
+            if start < len(experts):
+                launched = ready.launch(start)
                 start = launched.stop
-            if flying is not None:
-                try:
-                    outputs = self._collect(flying)
-                except jax.errors.JaxRuntimeError as error:
-                    if not dv.is_out_of_memory(error):
-                        raise
-                    start, blocks, flying = flying.start, 1, None
-                    self._halve(error)
-                    continue
-                finished, now = flying, time.monotonic()
-                done = -(-(finished.stop - finished.start) // (self.mapper.count * self.block))
-                blocks = max(1, int(_CALL_SECONDS * done / max(now - clock, 1e-6)))
-                clock = now
-                yield Chunk(finished.start, finished.stop, outputs)
-            else:
+            if flying is None:
                 clock = time.monotonic()
+            else:
+                try:
+                    outputs = ready.collect(flying)
+                except jax.errors.JaxRuntimeError as error:
+                    if not devices.is_out_of_memory(error):
+                        raise
+                    ready.halve(error)
+                    start, flying = flying.start, None
+                    continue
+                now = time.monotonic()
+                self.pace.block_seconds = (now - clock) / ready.blocks(flying)
+                clock = now
+                yield Chunk(flying.start, flying.stop, outputs)
             flying = launched
 
-    def prepare(self) -> None:
-        """Compiles the program now, if it has not been compiled."""
-        self._program()
+    def prepare(self, experts: Population) -> None:
+        """Compiles the program for such experts now, if it has not been compiled."""
+        _Call(self, experts, None)
 
-    def _halve(self, error: Exception) -> None:
-        if self.block == 1:
+    def block(self, experts: Population) -> int:
+        """Returns the experts per vmap, b."""
+        return _Call(self, experts, None).how.block
+
+    def program(self, experts: Population) -> Program:
+        """Returns the program that such experts run, compiled."""
+        return _Call(self, experts, None).program
+
+
+class _Call:
+    """A map's program for one population, and its calls."""
+
+    how: How
+    program: Program
+
+    def __init__(self, expert_map: ExpertMap, experts: Population, most: int | None) -> None:
+        self.map, self.most = expert_map, most
+        self.mapper, self.pace = expert_map.placement.mapper, expert_map.pace
+        terms = tuple(np.shape(experts.ids)[1:])
+        placement = expert_map.placement
+        if terms and placement.stream:
+            raise ArgumentError(
+                "stream=True perturbs single experts where they are used, not points of a plane, "
+                "which are sums of experts; leave it out"
+            )
+        words = np.asarray(jax.random.key_data(experts.key))
+        self.shared = (
+            expert_map.params,
+            expert_map.data,
+            expert_map.scales,
+            self.mapper.shared(words),
+        )
+        self.columns = [np.asarray(x) for x in (experts.ids, experts.sigmas, experts.signs)]
+        prng = prng_name(experts.key)
+        self.how = How(expert_map.plan, prng, self.mapper, 1, placement.stream, terms)
+        ready = (prng, terms, programs.settings())
+        if ready not in self.pace.ready:
+            self._take(self._size())
+            self.pace.ready[ready] = (self.how, self.program)
+        self.ready, (self.how, self.program) = ready, self.pace.ready[ready]
+
+    def _take(self, block: int) -> None:
+        """Compiles the program of this block size, or of a smaller one that fits."""
+        while True:
+            self.how = dataclasses.replace(self.how, block=block)
+            try:
+                self.program = self._compiled()
+                return
+            except jax.errors.JaxRuntimeError as error:
+                if not devices.is_out_of_memory(error):
+                    raise
+                block = self._smaller(error)
+
+    def _compiled(self) -> Program:
+        began = time.monotonic()
+        try:
+            return programs.program(self.map.function, self.how, self.shared, self.map.described)
+        finally:
+            self.pace.compile_seconds += time.monotonic() - began
+
+    def halve(self, error: Exception) -> None:
+        """Goes on with blocks of half the size; `error` says what ran out of memory."""
+        self._take(self._smaller(error))
+        self.pace.ready[self.ready] = (self.how, self.program)
+
+    def _smaller(self, error: Exception) -> int:
+        if self.how.block == 1:
             raise MemoryLimitError(
                 "the batch does not fit the device with one expert at a time (block_size=1): "
                 f"{str(error).splitlines()[0]}; use fewer items or a smaller model"
             ) from None
-        self.block //= 2
+        self.pace.smaller, self.pace.block_seconds = self.how.block // 2, None
+        return self.how.block // 2
 
-    def _program(self) -> tuple[Any, int]:
-        began = time.monotonic()
-        while True:
-            try:
-                how = _How(
-                    self.noise, self.mapper, self.block, self.with_id, self.stream, self.terms
-                )
-                found = _kept_program(self.fn, how, self.shared)
+    def _size(self) -> int:
+        """Experts per vmap: what was asked for, or what was found to be the best for this program.
+
+        What `"auto"` finds is kept with the programs, as it depends on the same things.
+        """
+        asked = self.map.placement.block_size
+        if asked == "auto":
+            key = ("auto", self.map.function.kind, self.how, self.map.placement.most)
+            found = programs.kept(self.map.function.owner, (key, self.map.described), self._best)
+        else:
+            found = int(asked)
+        return found if self.pace.smaller is None else min(found, self.pace.smaller)
+
+    def _best(self) -> int:
+        """The largest power of two whose temporaries fit; sizes between were up to a tenth slower.
+
+        Raises:
+          MemoryLimitError: one expert needs more memory than the device has free.
+        """
+        device, placement = self.mapper.devices[0], self.map.placement
+        most = _MOST_BLOCK
+        if placement.most is not None:
+            most = min(most, max(1, placement.most // self.mapper.count))
+        self._take(1)
+        one, free = self.program.expert_bytes, devices.free_bytes(device)
+        if self.program.temporary_bytes > free:
+            raise MemoryLimitError(
+                "the batch does not fit the device with one expert at a time: it needs "
+                f"{self.program.temporary_bytes:,} bytes of temporaries, {free:,} are free; use "
+                "fewer items or a smaller model"
+            )
+        # One expert's leaves may be perturbed inside the product that uses them; a block's are not.
+        one = max(one, self._held_bytes())
+        block = int(np.clip(devices.working_bytes(device) // max(one, 1), 1, most))
+        block = 1 << (block.bit_length() - 1)
+        while block > 1:
+            self._take(block)
+            block = self.how.block
+            if self.program.temporary_bytes <= free:
                 break
-            except jax.errors.JaxRuntimeError as error:
-                if not dv.is_out_of_memory(error):
-                    raise
-                self._halve(error)
-        self.compile_seconds += time.monotonic() - began
-        return found
+            block //= 2
+        return int(devices.from_first(block))
 
-    def _launch(self, population: Population, start: int, blocks: int, most: int | None) -> _Flight:
+    def _held_bytes(self) -> int:
+        """Bytes of one expert's own leaves, as far as they are built at first."""
+        plan, held = self.map.plan, 0
+        leaves = jax.tree.leaves(self.map.params)
+        for path, use, leaf in zip(plan.paths, plan.chosen, leaves, strict=True):
+            factored = not self.how.terms and plan.noise.letters(path, np.ndim(leaf))
+            if use and not self.how.stream and not factored:
+                held += np.size(leaf) * np.dtype(jnp.result_type(leaf)).itemsize
+        return held
+
+    def blocks(self, flight: _Flight) -> int:
+        """Returns the blocks of a call on each device."""
+        return -(-(flight.stop - flight.start) // (self.mapper.count * self.how.block))
+
+    def _wanted_blocks(self) -> int:
+        seconds = self.pace.block_seconds
+        wanted = 1 if seconds is None else max(1, int(_CALL_SECONDS / max(seconds, 1e-6)))
+        # Clocks differ between processes, and all must launch the same call.
+        return int(devices.from_first(min(wanted, self.program.blocks)))
+
+    def launch(self, start: int) -> _Flight:
         """Starts one call: experts as [D, M, b], each device with consecutive blocks."""
-        program, num_blocks = self._program()
-        D, b = self.mapper.count, self.block
-        if most is not None:
-            blocks = min(blocks, max(1, most // (D * b)))
-        count = min(blocks, num_blocks, -(-(len(population) - start) // (D * b)))
-        stop = min(start + D * count * b, len(population))
+        D, b, M = self.mapper.count, self.how.block, self.program.blocks
+        blocks, num = self._wanted_blocks(), len(self.columns[0])
+        if self.most is not None:
+            blocks = min(blocks, max(1, self.most // (D * b)))
+        count = min(blocks, -(-(num - start) // (D * b)))
+        stop = min(start + D * count * b, num)
         index = np.minimum(start + np.arange(D * count * b), stop - 1).reshape(D, count, b)
 
-        def lay(column: jax.Array) -> np.ndarray:
-            rows = np.asarray(column)[index]
-            return np.pad(rows, [(0, 0), (0, num_blocks - count)] + [(0, 0)] * (rows.ndim - 2))
+        def lay(column: np.ndarray) -> np.ndarray:
+            rows = np.zeros((D, M, b, *column.shape[1:]), column.dtype)
+            rows[:, :count] = column[index]
+            return rows
 
-        columns = (population.ids, population.sigmas, population.signs)
-        split = (*(lay(column) for column in columns), np.full((D,), count, np.int32))
+        split = (*map(lay, self.columns), np.full((D,), count, np.int32))
         try:
-            outputs = dv.launch(program, *self.shared, *self.mapper.split(split))
+            outputs = devices.launch(self.program.run, *self.shared, *self.mapper.split(split))
         except jax.errors.JaxRuntimeError as error:
             return _Flight(start, stop, error=error)
         return _Flight(start, stop, outputs)
 
-    def _collect(self, flight: _Flight) -> Any:
-        count = flight.stop - flight.start
+    def collect(self, flight: _Flight) -> Any:
+        """Waits for a call; returns its outputs [n, ...] as numpy."""
+        count, used = flight.stop - flight.start, self.blocks(flight)
 
         def flatten(leaf: np.ndarray) -> np.ndarray:
-            D, _, b = leaf.shape[:3]
-            used = leaf[:, : -(-count // (D * b))]
-            return used.reshape(-1, *leaf.shape[3:])[:count]
+            return leaf[:, :used].reshape(-1, *leaf.shape[3:])[:count]
 
         return jax.tree.map(flatten, self.mapper.gather(flight.outputs, flight.error))
 
 
-def _held_bytes(params: Any, noise: Noise, stream: bool, terms: tuple[int, ...]) -> int:
-    """Returns the bytes of one expert's own leaves, as far as they are built at first."""
-    law = plan(params, noise)
-    held = 0
-    for path, use, leaf in zip(law.paths, law.chosen, jax.tree.leaves(params), strict=True):
-        if use and not stream and (terms or not noise.letters(path, np.ndim(leaf))):
-            held += np.size(leaf) * np.dtype(jnp.result_type(leaf)).itemsize
-    return held
-
-
 def expert_map(
-    fn: Callable[..., Any],
-    params: Any,
-    data: Any,
-    population: Population,
-    *,
-    mapper: dv.Mapper,
-    block_size: int | str = "auto",
-    most: int | None = None,
-    with_id: bool = False,
-    stream: bool = False,
+    function: Mapped, params: Any, law: Noise, data: Any, placement: Placement
 ) -> ExpertMap:
-    """Puts parameters and data on the devices and chooses the block size.
+    """Puts parameters and data on the devices; nothing is compiled before it is called.
 
     Args:
-      fn: `(params, data) -> tree` of one expert.
-      params, data: pytrees; replicated over the mapper's devices.
-      population: gives the key, the noise law, a bound on the block size, and whether experts or
-        sums of experts are mapped.
-      mapper: over which devices.
-      block_size: experts per vmap, or `"auto"`: a program for one expert is compiled, its memory
-        analysis read, and the largest block taken whose temporaries fit the device (an
-        accelerator's free memory; a CPU core's own cache, where larger blocks are slower).
-      most: with `"auto"`, experts in one block on all devices at most, so that a caller can log
-        that often; default N.
-      with_id: call `fn(params, data, id)` with the expert's id, int32 [].
-      stream: perturb a leaf where it is used and drop it after; see `score`.
+      function: of one expert.
+      params: θ, a pytree; replicated over the devices.
+      law: of the experts.
+      data: pytree that the function gets beside parameters; replicated too.
+      placement: where, and how many at once.
 
     Raises:
-      ArgumentError: sums of experts with `stream`.
-      MemoryLimitError: one expert needs more memory than the device has free.
+      ParameterError: there is nothing to perturb; see `make_plan`.
     """
-    scales = leaf_scales(params, population.noise)
-    shared = mapper.replicate((params, data, scales, population.key))
-    terms = tuple(np.shape(population.ids)[1:])
-    if terms and stream:
-        raise ArgumentError(
-            "stream=True perturbs single experts where they are used, not points of a plane, which "
-            "are sums of experts; leave it out"
-        )
-    fair = max(1, -(-len(population) // mapper.count))
-    if block_size != "auto":
-        block = min(check_count("block_size", block_size), fair)
-        return ExpertMap(fn, shared, population.noise, mapper, block, with_id, stream, terms)
-    fair = min(fair, _MOST_BLOCK, max(1, (most or len(population)) // mapper.count))
-    chosen = ExpertMap(fn, shared, population.noise, mapper, 1, with_id, stream, terms)
-    device = mapper.devices[0]
-    outputs, one = dv.program_bytes(chosen._program()[0])
-    free = dv.free_bytes(device)
-    if one > free:
-        raise MemoryLimitError(
-            f"the batch does not fit the device with one expert at a time: it needs {one:,} bytes "
-            f"of temporaries, {free:,} are free; use fewer items or a smaller model"
-        )
-    # A program of one-expert blocks may hold a second copy of a call's outputs; larger ones do not.
-    one = one - outputs if one > outputs else one
-    # One expert's leaves may be perturbed inside the product that uses them; a block's are held.
-    one = max(one, _held_bytes(params, population.noise, stream, terms))
-    chosen.block = int(np.clip(dv.working_bytes(device) // max(one, 1), 1, fair))
-    # A power of two: sizes between were up to a tenth slower than the next one below.
-    chosen.block = 1 << (chosen.block.bit_length() - 1)
-    while chosen.block > 1 and dv.program_bytes(chosen._program()[0])[1] > free:
-        chosen.block //= 2
-    chosen.block = dv.from_first(chosen.block)
-    return chosen
+    plan = make_plan(params, law)
+    placed = placement.mapper.replicate((params, np.asarray(leaf_scales(params, plan)), data))
+    params, scales, data = placed
+    return ExpertMap(function, plan, placement, params, scales, data, programs.describe(placed))

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from thicket_jax.errors import ArgumentError
+from thicket_jax.errors import ArgumentError, check_choice
 
 BACKENDS = ("pmap", "shard_map", "none")
 _AXIS = "experts"
@@ -59,8 +59,22 @@ class Mapper:
         return jax.tree.map(lambda leaf: self._put(leaf, split=False), tree)
 
     def split(self, tree: Any) -> Any:
-        """Puts leaves [D, ...] on the devices, one row each."""
-        return jax.tree.map(lambda leaf: self._put(leaf, split=True), tree)
+        """Returns numpy leaves [D, ...] as a compiled program takes them, one row a device."""
+        return self._handed(tree, split=True)
+
+    def shared(self, tree: Any) -> Any:
+        """Returns small numpy leaves as a compiled program takes them, whole on every device."""
+        return self._handed(tree, split=False)
+
+    def _handed(self, tree: Any, split: bool) -> Any:
+        # In one process the program itself puts numpy arrays where it wants them, and faster.
+        guarded = getattr(jax.config, "jax_transfer_guard_host_to_device", None) not in (
+            None,
+            "allow",
+        )
+        if jax.process_count() == 1 and self.mesh is None and not guarded:
+            return tree
+        return jax.tree.map(lambda leaf: self._put(leaf, split), tree)
 
     def _put(self, leaf: Any, split: bool) -> Any:
         sharding = self._sharding(split)
@@ -151,7 +165,7 @@ def is_sharded(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and not leaf.is_fully_replicated
 
 
-def mapper(
+def make_mapper(
     devices: Sequence[jax.Device] | None = None, backend: str = "pmap", params: Any = None
 ) -> Mapper:
     """Returns the mapper for `devices` (default: all visible) and `backend`.
@@ -162,8 +176,7 @@ def mapper(
       ArgumentError: an unknown backend, no devices, parameters that are sharded while experts
         should be split, or `none` with several processes.
     """
-    if backend not in BACKENDS:
-        raise ArgumentError(f"backend={backend!r} is unknown; choose one of: {', '.join(BACKENDS)}")
+    check_choice("backend", backend, BACKENDS)
     chosen = list(jax.devices() if devices is None else devices)
     if not chosen:
         raise ArgumentError("devices is empty; leave it out to use every visible device")

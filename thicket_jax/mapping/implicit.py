@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
-from thicket_jax.experts.low_rank import draw_factors
-from thicket_jax.experts.noise import LOW_RANK
+from thicket_jax.experts.leaves import Plan
 from thicket_jax.experts.perturbation import Moves, moves
 from thicket_jax.experts.population import Population
 from thicket_jax.mapping import interpreter
@@ -31,6 +30,7 @@ def evaluate(
     params: Any,
     expert: Population,
     scales: tuple[Any, ...],
+    plan: Plan,
     *rest: Any,
     stream: bool = False,
     named: set[str] | None = None,
@@ -45,7 +45,8 @@ def evaluate(
       fn: `(params, *rest) -> tree`, any traceable function.
       params: θ.
       expert: a population of no axis.
-      scales: `leaf_scales(params, expert.noise)`.
+      scales: `leaf_scales(params, plan)`.
+      plan: `make_plan(params, expert.noise)`.
       rest: further arguments.
       stream: perturb every dense leaf where it is used, instead of all of them at first: the same
         bits, drawn again for every use (in a loop: in every step).
@@ -55,8 +56,8 @@ def evaluate(
       What `fn` returns. Memory: θ, the factors, and with `stream` the largest leaf; without it, the
       leaves whose noise is dense.
     """
-    ready = moves(params, expert, scales)
-    kinds = {i: ready.noise.letters(ready.plan.paths[i], ready.leaves[i].ndim) for i in ready.keys}
+    ready = moves(params, expert, scales, plan)
+    kinds = {i: plan.letters[i] for i in ready.keys}
     dense = [i for i, letters in kinds.items() if not letters]
     values = dict(enumerate(ready.leaves))
     if stream:
@@ -75,22 +76,22 @@ def _factored(ready: Moves, kinds: dict[int, str], named: set[str] | None) -> di
     found = {}
     for (shape, letters), members in groups.items():
         keys = jnp.stack([ready.keys[i] for i in members])
-        left, right = draw_factors(ready.noise, keys, shape, letters)
+        left, right = ready.noise.epsilon.draw_factors(keys, shape, letters)
         for n, i in enumerate(members):
             step = ready.sigma * ready.scales[i]
             parts = Parts(ready.leaves[i], left[n], right[n], step, letters)
-            found[i] = Factored(parts, _Teller(ready.plan.paths[i], named))
+            found[i] = Factored(parts, _BuildWarning(ready.plan.paths[i], named))
     return dict(sorted(found.items()))
 
 
 @dataclasses.dataclass(frozen=True)
-class _Teller:
+class _BuildWarning:
     """Names a leaf that had to be built, once."""
 
     path: str
     named: set[str] | None
 
-    def tell(self, array: jax.Array, why: str) -> None:
+    def give(self, array: jax.Array, why: str) -> None:
         leaf = f"{self.path} {why}"
         if self.named is None or leaf in self.named:
             return
@@ -108,9 +109,11 @@ class _Teller:
 class Factored(Special):
     """W + step·ε, ε of low rank, not built unless an operation has no rule for it."""
 
-    def __init__(self, parts: Parts, teller: _Teller, source: "Factored | None" = None) -> None:
+    def __init__(
+        self, parts: Parts, warning: _BuildWarning, source: "Factored | None" = None
+    ) -> None:
         """Holds the parts; `source` is the value that this one is a view of, in this scope."""
-        self.parts, self.teller, self.source = parts, teller, source
+        self.parts, self.warning, self.source = parts, warning, source
         self.base = parts.base
         self.held: jax.Array | None = None
         self.built_for = None
@@ -118,15 +121,15 @@ class Factored(Special):
     def fresh(self) -> "Factored":
         """Returns the value without what was built outside, unless it is built already."""
         if self.held is not None:
-            copy = Factored(self.parts, self.teller)
+            copy = Factored(self.parts, self.warning)
             copy.held = self.held
             return copy
-        return Factored(self.parts, self.teller)
+        return Factored(self.parts, self.warning)
 
     def build(self, why: str) -> jax.Array:
         """Returns θ + σ·ε of the leaf, as `perturb` computes it up to rounding."""
         if self.held is None:
-            self.teller.tell(self.base, why)
+            self.warning.give(self.base, why)
             self.held = self.parts.built()
             self.built_for = why
             if self.source is not None:
@@ -138,7 +141,7 @@ class Factored(Special):
         if self.held is not None:
             return self.held, lambda array: array
         arrays, rebuild = self.parts.unstacked()
-        return arrays, lambda slices: Factored(rebuild(slices), self.teller)
+        return arrays, lambda slices: Factored(rebuild(slices), self.warning)
 
     def apply(self, equation: jex.JaxprEqn, values: list[Any]) -> list[Any] | None:
         """Applies a rule, if the operation has one for these operands."""
@@ -158,7 +161,7 @@ class Factored(Special):
         return [self._view(x) if isinstance(x, Parts) else x for x in found]
 
     def _view(self, parts: Parts) -> "Factored":
-        return Factored(parts, self.teller, self.source or self)
+        return Factored(parts, self.warning, self.source or self)
 
 
 _VIEWS = {
@@ -215,8 +218,3 @@ class Deferred(Special):
         word = jax.random.key_data(self.ready.root)[0]
         always = jax.lax.population_count(word) <= np.uint32(32)
         return jax.lax.cond(always, use, lambda: [jnp.zeros(x.shape, x.dtype) for x in shapes])
-
-
-def is_implicit(noise: Any) -> bool:
-    """Whether a law's noise is applied where parameters are used rather than added to them."""
-    return bool(noise.family == LOW_RANK)

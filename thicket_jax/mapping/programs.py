@@ -2,81 +2,163 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.experts.noise import Noise
+from thicket_jax.experts.leaves import Plan
 from thicket_jax.experts.perturbation import apply_noise, apply_sum
 from thicket_jax.experts.population import Population
-from thicket_jax.mapping import devices as dv
-from thicket_jax.mapping.implicit import evaluate, is_implicit
+from thicket_jax.mapping import devices
+from thicket_jax.mapping.functions import FunctionKey, Mapped
+from thicket_jax.mapping.implicit import evaluate
 
 _MOST_BLOCKS = 64  # blocks per call, M, at most
 _MOST_OUTPUT_BYTES = 2**26  # of one call's outputs per device
+_MOST_KEPT = 64
+_NAMED: set[str] = set()  # leaves whose building was told, once a process
+# What a program depends on beside its arguments: settings of JAX, also inside their contexts.
+_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+    "jax_threefry_partitionable",
+    "jax_random_seed_offset",
+    "jax_debug_nans",
+    "jax_debug_infs",
+    "jax_debug_key_reuse",
+    "jax_enable_checks",
+    "jax_check_tracer_leaks",
+    "jax_disable_jit",
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class _How:
-    """What a compiled program depends on beside its function and shapes; see `ExpertMap`."""
+class How:
+    """What a compiled program depends on beside its function and the shapes of its arguments.
 
-    noise: Noise
-    mapper: dv.Mapper
+    Attributes:
+      plan: which leaves move, and by which law.
+      prng: the name of the key's implementation.
+      mapper: over which devices.
+      block: experts per vmap, b.
+      stream: whether a leaf is perturbed where it is used, and dropped after.
+      terms: () for experts; (M,) for sums of M experts.
+    """
+
+    plan: Plan
+    prng: str
+    mapper: devices.Mapper
     block: int
-    with_id: bool
     stream: bool
     terms: tuple[int, ...]
 
 
-_PROGRAMS: collections.OrderedDict[Any, tuple[Any, int]] = collections.OrderedDict()
-_MOST_PROGRAMS = 32
-_NAMED: set[str] = set()  # leaves whose building was told, once a process
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled call, and how many blocks it takes at most, M."""
+
+    run: Any
+    blocks: int
+
+    @property
+    def temporary_bytes(self) -> int:
+        """Bytes of temporaries on each device."""
+        return devices.program_bytes(self.run)[1]
+
+    @property
+    def expert_bytes(self) -> int:
+        """Bytes of temporaries of one expert, of a program of one-expert blocks.
+
+        That may hold a second copy of a call's outputs; programs of larger blocks do not.
+        """
+        outputs, one = devices.program_bytes(self.run)
+        return one - outputs if one > outputs else one
 
 
-def _kept_program(fn: Callable[..., Any], how: _How, shared: tuple) -> tuple[Any, int]:
+def settings() -> Hashable:
+    """Returns the settings of JAX that a program depends on, as they are now."""
+    return tuple(getattr(jax.config, name, None) for name in _SETTINGS)
+
+
+_KEPT: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+
+
+def kept(owner: FunctionKey, key: Hashable, make: Callable[[], Any]) -> Any:
+    """Returns what `make` made for this function and key, under the settings of JAX as they are.
+
+    The last 64 things are kept, none longer than its function lives; what is kept must refer to
+    neither the function nor its arguments.
+    """
+    whole = (owner, key, settings())
+    if whole not in _KEPT:
+        _KEPT[whole] = make()
+        owner.when_gone(_KEPT.pop, whole, None)
+        while len(_KEPT) > _MOST_KEPT:
+            _KEPT.popitem(last=False)
+    else:
+        _KEPT.move_to_end(whole)
+    return _KEPT[whole]
+
+
+def describe(tree: Any) -> Hashable:
+    """Returns structure, shapes, dtypes and places of a pytree of arrays, as a part of a key."""
+    leaves, structure = jax.tree.flatten(tree)
+    return _token(structure, tuple((x.shape, x.dtype, x.sharding) for x in leaves))
+
+
+@functools.lru_cache(maxsize=4 * _MOST_KEPT)
+def _token(*description: Any) -> Hashable:
+    """One small object for equal descriptions, which is hashed and compared at once."""
+    del description
+    return object()
+
+
+def program(function: Mapped, how: How, shared: tuple, described: Hashable) -> Program:
     """Returns the program for these arguments' shapes, compiled only if it is not kept.
 
-    What is kept refers to the function, and to no array.
+    Args:
+      function: of one expert.
+      how: see `How`.
+      shared: (params, data, scales [leaves], key words), on the devices.
+      described: `describe` of params, scales and data.
     """
-    leaves, structure = jax.tree.flatten(shared)
-    described = tuple((x.shape, str(x.dtype), x.sharding) for x in leaves)
-    key = (fn, how, structure, described)
-    if key not in _PROGRAMS:
-        _PROGRAMS[key] = _compile(fn, how, shared)
-        if len(_PROGRAMS) > _MOST_PROGRAMS:
-            _PROGRAMS.popitem(last=False)
-    _PROGRAMS.move_to_end(key)
-    return _PROGRAMS[key]
+    key = (function.kind, how, described)
+    return kept(function.owner, key, lambda: _compile(function, how, shared))
 
 
-def _compile(fn: Callable[..., Any], how: _How, shared: tuple) -> tuple[Any, int]:
-    """Compiles the program of a call; returns it with its number of blocks, M."""
-    noise, block, mapper = how.noise, how.block, how.mapper
-    shapes = jax.eval_shape(fn, *shared[:2], *((np.int32(0),) if how.with_id else ()))
+def _compile(function: Mapped, how: How, shared: tuple) -> Program:
+    block, mapper, plan = how.block, how.mapper, how.plan
+    params, data = shared[:2]
+    shapes = jax.eval_shape(function.call, params, data, np.int32(0))
     size = block * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
     num_blocks = int(np.clip(_MOST_OUTPUT_BYTES // max(size, 1), 1, _MOST_BLOCKS))
 
     def one(expert: Population, params: Any, data: Any, scales: Any) -> Any:
         if how.terms:
-            rest = (data, expert.ids[0]) if how.with_id else (data,)
-            return fn(apply_sum(params, expert, scales), *rest)
-        rest = (data, expert.ids) if how.with_id else (data,)
-        if how.stream or is_implicit(noise):
-            return evaluate(fn, params, expert, scales, *rest, stream=how.stream, named=_NAMED)
-        return fn(apply_noise(params, expert, scales), *rest)
+            return function.call(apply_sum(params, expert, scales, plan), data, expert.ids[0])
+        if how.stream or plan.noise.factored:
+            return evaluate(
+                function.call, params, expert, scales, plan, data, expert.ids,
+                stream=how.stream, named=_NAMED,
+            )  # fmt: skip
+        return function.call(apply_noise(params, expert, scales, plan), data, expert.ids)
 
-    def program(
-        params: Any, data: Any, scales: Any, key: Any, ids: Any, sigmas: Any, signs: Any, count: Any
-    ) -> Any:
-        axes: Any = Population(None, 0, 0, 0, noise)  # type: ignore[arg-type]
+    def call(*arguments: Any) -> Any:
+        params, data, scales, words, ids, sigmas, signs, count = arguments
+        scales = tuple(scales[i] for i in range(scales.shape[0]))
+        key = jax.random.wrap_key_data(words, impl=how.prng)
+        axes: Any = Population(None, 0, 0, 0, plan.noise)  # type: ignore[arg-type]
         over_block = jax.vmap(one, in_axes=(axes, None, None, None))
 
         def run(columns: tuple) -> Any:
             ids, sigmas, signs = columns
-            experts = Population(key, ids, sigmas, signs, noise)
+            experts = Population(key, ids, sigmas, signs, plan.noise)
             if block > 1:
                 return over_block(experts, params, data, scales)
             # A mapped axis of one changes layouts for the worse, copying what a loop carries.
@@ -91,14 +173,13 @@ def _compile(fn: Callable[..., Any], how: _How, shared: tuple) -> tuple[Any, int
 
         return jax.lax.map(block_or_padding, (jnp.arange(ids.shape[0]), ids, sigmas, signs))
 
-    D = mapper.count
-    column = (D, num_blocks, block, *how.terms)
+    column = (mapper.count, num_blocks, block, *how.terms)
     split = mapper.split(
         (
             np.zeros(column, np.int32),
             np.zeros(column, np.float32),
             np.zeros(column, np.float32),
-            np.zeros(D, np.int32),
+            np.zeros(mapper.count, np.int32),
         )
     )
-    return mapper.compile(program, shared, split), num_blocks
+    return Program(mapper.compile(call, shared, split), num_blocks)

@@ -4,7 +4,6 @@ A sigma of weights means something else in every model; a change of outputs does
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,8 +15,9 @@ import numpy as np
 from thicket_jax.errors import ArgumentError, ScoreError, check_choice, check_count
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import Population, population
-from thicket_jax.mapping import devices as dv
 from thicket_jax.mapping.blocks import expert_map
+from thicket_jax.mapping.functions import Mapped, mapped
+from thicket_jax.mapping.placement import Placement, place
 
 MEASURES = ("rms", "kl")
 _SMALLEST, _LARGEST = 1e-12, 1e12  # sigmas that are tried
@@ -77,7 +77,8 @@ def calibrate_sigma(
         raise ArgumentError(f"tolerance={tolerance!r} must be between 0 and 1")
     check_choice("measure", measure, MEASURES)
     experts = population(key, check_count("num", num), _FIRST, noise=noise)
-    change = _changes(fn, params, batch, experts, measure, block_size, devices, backend)
+    placement = place(params, devices=devices, backend=backend, block_size=block_size)
+    change = _changes(fn, params, batch, experts, measure, placement)
     return _solve(change, float(target), tolerance, measure)
 
 
@@ -117,9 +118,7 @@ def _changes(
     batch: Any,
     experts: Population,
     measure: str,
-    block_size: int | str,
-    devices: Sequence[jax.Device] | None,
-    backend: str,
+    placement: Placement,
 ) -> Callable[[float], float]:
     """Returns σ → the mean change; infinite where an expert's outputs are not finite."""
     base = jax.jit(fn)(params, batch)
@@ -132,14 +131,9 @@ def _changes(
         raise ScoreError("fn has NaN or infinite outputs at the unperturbed parameters; check them")
     if measure == "kl" and base.ndim < 1:
         raise ScoreError("fn must return logits [..., C] for measure='kl', got a scalar")
-    ready = expert_map(
-        _change_of(fn, measure),
-        params,
-        (batch, base),
-        experts,
-        mapper=dv.mapper(devices, backend, params),
-        block_size=block_size,
-    )
+    # A block of more experts than there are would be padding.
+    placement = dataclasses.replace(placement, most=len(experts))
+    ready = expert_map(_change_of(fn, measure), params, experts.noise, (batch, base), placement)
 
     def change(sigma: float) -> float:
         sigmas = jnp.full(len(experts), sigma, jnp.float32)
@@ -150,19 +144,20 @@ def _changes(
     return change
 
 
-@functools.lru_cache(maxsize=32)
-def _change_of(fn: Callable[[Any, Any], Any], measure: str) -> Callable[[Any, Any], jax.Array]:
-    """One function object per function and measure, so that compiled programs are found again."""
+def _change_of(fn: Callable[[Any, Any], Any], measure: str) -> Mapped:
+    """A function → how far its outputs are from those of θ, float32 []."""
+    function = mapped(fn)
 
-    def rms(params: Any, data: Any) -> jax.Array:
+    def rms(params: Any, data: Any, id_: Any) -> jax.Array:
         batch, base = data
-        step = fn(params, batch).astype(jnp.float32) - base.astype(jnp.float32)
+        step = function.call(params, batch, id_).astype(jnp.float32) - base.astype(jnp.float32)
         return jnp.sqrt(jnp.square(step).mean())
 
-    def kl(params: Any, data: Any) -> jax.Array:
+    def kl(params: Any, data: Any, id_: Any) -> jax.Array:
         batch, base = data
-        new = jax.nn.log_softmax(fn(params, batch).astype(jnp.float32), -1)
+        new = jax.nn.log_softmax(function.call(params, batch, id_).astype(jnp.float32), -1)
         old = jax.nn.log_softmax(base.astype(jnp.float32), -1)
         return (jnp.exp(old) * (old - new)).sum(-1).mean()
 
-    return rms if measure == "rms" else kl
+    call = rms if measure == "rms" else kl
+    return Mapped(call, function.owner, ("change", measure))

@@ -41,16 +41,16 @@ def item_order(key: jax.Array, items: int) -> np.ndarray:
     return np.argsort((high << np.uint64(32)) | low, kind="stable")
 
 
-def leading_layout(score_fn: Callable[..., Any], params: Any, batch: Any, with_id: bool) -> Layout:
+def leading_layout(call: Callable[..., Any], params: Any, batch: Any) -> Layout:
     """Returns the layout of a batch whose items are on the leading axis.
 
     B is the length of what the score function returns. Leaves of the batch with a leading axis of
-    B are cut; all others are passed whole.
+    B are cut; all others are passed whole. `call` is `(params, batch, id) -> outputs`.
 
     Raises:
       ScoreError: one score for all items, or no leaf that has the items.
     """
-    outputs = jax.eval_shape(score_fn, params, batch, *((np.int32(0),) if with_id else ()))
+    outputs = jax.eval_shape(call, params, batch, np.int32(0))
     lengths = {x.shape[0] if x.ndim else 0 for x in jax.tree.leaves(outputs)}
     if len(lengths) != 1 or 0 in lengths:
         found = ", ".join(f"{x.dtype}{list(x.shape)}" for x in jax.tree.leaves(outputs))
@@ -77,9 +77,10 @@ def _has_items(leaf: Any, count: int) -> bool:
     return bool(np.ndim(leaf)) and np.shape(leaf)[0] == count
 
 
-def _is_key(leaf: Any) -> bool:
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is an array of typed PRNG keys."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _rows(leaf: Any, indices: np.ndarray) -> Any:
-    return leaf[indices] if _is_key(leaf) else np.asarray(leaf)[indices]
+    return leaf[indices] if is_key(leaf) else np.asarray(leaf)[indices]

@@ -8,100 +8,102 @@ Shapes: n experts, B items, P pieces of c items.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.errors import ScoreError
-from thicket_jax.experts.leaves import plan
+from thicket_jax.experts.leaves import make_plan
 from thicket_jax.experts.population import Population
-from thicket_jax.mapping import devices as dv
+from thicket_jax.mapping import devices
 from thicket_jax.mapping.blocks import Chunk, ExpertMap, expert_map
-from thicket_jax.scoring.layouts import Layout, _is_key, item_order, leading_layout
-from thicket_jax.scoring.scorer import check_score
-from thicket_jax.scoring.scores import Grade, Graded, Scores, concatenate, graded
+from thicket_jax.mapping.functions import Mapped, mapped
+from thicket_jax.mapping.placement import Placement
+from thicket_jax.scoring.layouts import Layout, is_key, item_order, leading_layout
+from thicket_jax.scoring.scorer import ScorerProtocol, check_score
+from thicket_jax.scoring.scores import Grade, Graded, Scores, concatenate, graded, of_graded
 
 _WORTH_COMPILING = 8  # experts in a block, from which on a second program pays for itself
 
 
+class ItemScorer(ScorerProtocol, Protocol):
+    """A scorer of any consecutive items in an order of its own.
+
+    Attributes:
+      order: int [B], the items in the order in which every expert sees them.
+      count: of the items, B.
+    """
+
+    order: np.ndarray
+    count: int
+
+
 class PieceScorer:
-    """A score function on any run of pieces, ready on the devices.
+    """A score function on any run of pieces, ready on the devices; an `ItemScorer`.
 
     Attributes:
       order: int [B], the items in the order in which every expert sees them.
       size: items in a piece, c.
-      map: the mapped program.
+      expert_map: the mapped program.
     """
 
     def __init__(
         self,
         score_fn: Callable[..., Any],
         params: Any,
-        population: Population,
+        experts: Population,
         batch: Any,
+        placement: Placement,
         *,
         piece: Callable[[int], int],
-        mapper: dv.Mapper,
         grade: Grade | None = None,
         layout: Layout | None = None,
-        block_size: int | str = "auto",
-        most: int | None = None,
         with_id: bool = False,
-        stream: bool = False,
     ) -> None:
         """Checks the score function by its shapes, cuts and places the batch, and compiles.
 
         Args:
           score_fn: as in `tj.score`, of one outcome per item, each of which depends on its own
             item alone; with `grade`, of one output per item.
-          params, population, batch, mapper: as in `Scorer`.
+          params: θ; never modified.
+          experts: a population of the law and key of those to be scored.
+          batch: as in `tj.score`.
+          placement: where, and how many at once. Where only a few experts fit a block, `"auto"` is
+            one: rounds are short, and a program for the few is not worth compiling.
           piece: B → items in a piece.
           grade: as in `tj.score`; items that were not computed are zeros in the outputs that it
             is given, and what it says of them is not looked at.
           layout: how items lie in the batch; default on the leading axis of leaves.
-          block_size, most, with_id, stream: as in `expert_map`; but where only a few experts fit a
-            block, `"auto"` is one: rounds are short, and a program for the few is not worth
-            compiling.
+          with_id: whether `score_fn` takes the expert's id.
         """
-        plan(params, population.noise)
+        make_plan(params, experts.noise)
+        function = mapped(score_fn, with_id)
         if grade is None:
-            check_score(score_fn, params, batch, with_id)
-        self.layout = layout or leading_layout(score_fn, params, batch, with_id)
+            check_score(function.call, params, batch)
+        self.layout = layout or leading_layout(function.call, params, batch)
         self.grade = grade
         self.count = self.layout.count(batch)
         self.size = piece(self.count)
-        self.order = item_order(population.key, self.count)
+        self.order = item_order(experts.key, self.count)
         leaves, structure, whole = self._cut(batch, self.order)
         first = jax.tree.unflatten(
             structure, [x if w else x[0] for x, w in zip(leaves, whole, strict=True)]
         )
-        _check_piece(score_fn, params, first, self.size, self.layout.axes, with_id)
-        fn = _over_pieces(score_fn, structure, whole, grade is None)
+        _check_piece(function.call, params, first, self.size, self.layout.axes)
+        over = _over_pieces(function, structure, whole, grade is None)
         data = (leaves, np.int32(0), np.int32(self.pieces))
-
-        def mapped(block: int | str) -> ExpertMap:
-            return expert_map(
-                fn,
-                params,
-                data,
-                population,
-                mapper=mapper,
-                block_size=block,
-                most=most,
-                with_id=with_id,
-                stream=stream,
-            )
-
-        self.map = mapped(1 if block_size == "auto" else block_size)
-        if block_size == "auto" and _fitting(self.map) >= _WORTH_COMPILING:
-            spent = self.map.compile_seconds
-            self.map = mapped("auto")  # finds the program of one expert again
-            self.map.compile_seconds += spent
-        self._training = self.map.shared[1][0]
+        one = dataclasses.replace(placement, block_size=1)
+        auto = placement.block_size == "auto"
+        ready = expert_map(over, params, experts.noise, data, one if auto else placement)
+        if auto and _fitting(ready, experts) >= _WORTH_COMPILING:
+            ready = ready.placed(placement)  # finds the program of one again
+        ready.prepare(experts)
+        self.expert_map = ready
+        self._placement = placement
+        self._training = ready.data[0]
 
     @property
     def pieces(self) -> int:
@@ -116,30 +118,28 @@ class PieceScorer:
         columns = list(zip(*(leaves for leaves, _ in taken), strict=True))
         whole = tuple(x is column[0] for x, column in zip(own, columns, strict=True))
         leaves = [
-            column[0] if same else (jnp.stack if _is_key(column[0]) else np.stack)(column)
+            column[0] if same else (jnp.stack if is_key(column[0]) else np.stack)(column)
             for column, same in zip(columns, whole, strict=True)
         ]
         return leaves, structure, whole
 
     def stream(
-        self, experts: Population, start: int, stop: int, most: int | None = None
+        self,
+        experts: Population,
+        items: tuple[int, int] | None = None,
+        most: int | None = None,
     ) -> Iterator[tuple[int, Scores]]:
-        """Yields (position of the first, scores) of consecutive experts on items of the order.
+        """Yields scores of consecutive experts on items of the order; see `ScorerProtocol`.
 
-        Args:
-          experts: n of them.
-          start: the first item, at the beginning of a piece.
-          stop: behind the last one, at the end of a piece.
-          most: experts per call at most, so that a caller can log so often.
-
-        Yields:
-          `Scores` of the items `order[start:stop]`, in this order.
+        `items` are (start, stop), the first at the beginning of a piece and the last behind the end
+        of one; the scores are of `order[start:stop]`, in this order. Default all of them.
         """
+        start, stop = items or (0, self.count)
         for chunk in self._chunks(self._training, experts, start, stop, most):
             n, wanted = chunk.stop - chunk.start, self.order[start:stop]
             if self.grade is None:
-                items = chunk.outputs["items"][:, start:stop]
-                yield chunk.start, _scores(Graded(np.asarray(items, np.float32)))
+                found = chunk.outputs["items"][:, start:stop]
+                yield chunk.start, of_graded(Graded(np.asarray(found, np.float32)))
                 continue
 
             def spread(leaf: np.ndarray, n: int = n, wanted: np.ndarray = wanted) -> np.ndarray:
@@ -155,7 +155,7 @@ class PieceScorer:
                 )
             yield (
                 chunk.start,
-                _scores(
+                of_graded(
                     Graded(
                         found.items[:, wanted],
                         None if found.answers is None else found.answers[:, wanted],
@@ -169,8 +169,8 @@ class PieceScorer:
     ) -> Iterator[Chunk]:
         """Outputs [n, P·c, ...] of the items from `start` to `stop`; elsewhere they are zeros."""
         first, last = start // self.size, -(-stop // self.size)
-        self.map = self.map.on((leaves, np.int32(first), np.int32(last)))
-        for chunk in self.map.chunks(experts, most):
+        data = (leaves, np.int32(first), np.int32(last))
+        for chunk in self.expert_map.on(data).chunks(experts, most):
             yield dataclasses.replace(chunk, outputs=jax.tree.map(self._flat, chunk.outputs))
 
     def _flat(self, leaf: np.ndarray) -> np.ndarray:
@@ -184,7 +184,7 @@ class PieceScorer:
 
     def all_items(self, experts: Population) -> Scores:
         """Returns the scores of a few experts on all items, in the batch's own order."""
-        found = concatenate([part for _, part in self.stream(experts, 0, self.count)])
+        found = concatenate([part for _, part in self.stream(experts)])
         back = np.argsort(self.order)
         assert found.items is not None
         return dataclasses.replace(
@@ -195,9 +195,12 @@ class PieceScorer:
         )
 
     @property
-    def mapper(self) -> dv.Mapper:
-        """The devices."""
-        return self.map.mapper
+    def predicting(self) -> Placement:
+        """How another function is mapped: a block of one, as scoring in rounds is short.
+
+        Larger blocks save less than compiling a program for them costs.
+        """
+        return dataclasses.replace(self._placement, block_size=1, most=None)
 
     def on(self, batch: Any) -> "PieceOutputs":
         """Returns the same program on another batch laid out like the training batch."""
@@ -231,35 +234,26 @@ class PieceOutputs:
 
     def _run(self, experts: Population, wanted: np.ndarray) -> Iterator[Chunk]:
         scorer, m = self.scorer, len(wanted)
-        leaves = scorer.mapper.replicate(scorer._cut(self.batch, wanted)[0])
+        leaves = scorer.expert_map.placement.mapper.replicate(scorer._cut(self.batch, wanted)[0])
         for chunk in scorer._chunks(leaves, experts, 0, m, None):
             outputs = jax.tree.map(lambda x: scorer._as_returned(x[:, :m]), chunk.outputs)
             yield dataclasses.replace(chunk, outputs=outputs)
 
 
-def _fitting(one: ExpertMap) -> int:
+def _fitting(one: ExpertMap, experts: Population) -> int:
     """How many experts fit a block, by the memory of the program of one."""
-    outputs, temporaries = dv.program_bytes(one._program()[0])
-    temporaries = temporaries - outputs if temporaries > outputs else temporaries
-    return dv.from_first(dv.working_bytes(one.mapper.devices[0]) // max(temporaries, 1))
+    temporaries = one.program(experts).expert_bytes
+    device = one.placement.mapper.devices[0]
+    return int(devices.from_first(devices.working_bytes(device) // max(temporaries, 1)))
 
 
 def _joined(trees: list[Any], axis: int) -> Any:
     return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis), *trees)
 
 
-def _scores(found: Graded) -> Scores:
-    values = found.items.mean(1, dtype=np.float64).astype(np.float32)
-    failed = ~np.isfinite(values)
-    values = np.where(failed, np.float32(-np.inf), values)
-    return Scores(values, failed, found.items, found.answers, dict(found.columns))
-
-
-def _check_piece(
-    score_fn: Callable[..., Any], params: Any, piece: Any, size: int, axes: int, with_id: bool
-) -> None:
+def _check_piece(call: Callable[..., Any], params: Any, piece: Any, size: int, axes: int) -> None:
     """Raises `ScoreError` unless outputs for one piece have one entry per item of it."""
-    outputs = jax.eval_shape(score_fn, params, piece, *((np.int32(0),) if with_id else ()))
+    outputs = jax.eval_shape(call, params, piece, np.int32(0))
     wanted = (1,) * (axes - 1) + (size,)
     for leaf in jax.tree.leaves(outputs):
         if leaf.shape[:axes] != wanted:
@@ -270,13 +264,19 @@ def _check_piece(
             )
 
 
-@functools.lru_cache(maxsize=32)
 def _over_pieces(
-    score_fn: Callable[..., Any], structure: Any, whole: tuple[bool, ...], is_score: bool
-) -> Callable[..., Any]:
-    """One function object per score function, so that compiled programs are found again."""
+    function: Mapped, structure: Any, whole: tuple[bool, ...], is_score: bool
+) -> Mapped:
+    """A function of one piece → of all pieces, of which it runs those from the first to the last.
 
-    def fn(params: Any, data: Any, *id_: Any) -> Any:
+    Args:
+      function: of `(params, piece, id)`.
+      structure: of a piece.
+      whole: which of its leaves are the same for every piece.
+      is_score: whether it returns outcomes, and not outputs to be graded.
+    """
+
+    def call(params: Any, data: Any, id_: Any) -> Any:
         leaves, first, last = data
 
         def one(p: Any) -> Any:
@@ -284,7 +284,7 @@ def _over_pieces(
                 x if same else jax.lax.dynamic_index_in_dim(x, p, keepdims=False)
                 for x, same in zip(leaves, whole, strict=True)
             ]
-            result = score_fn(params, jax.tree.unflatten(structure, own), *id_)
+            result = function.call(params, jax.tree.unflatten(structure, own), id_)
             return {"items": jnp.asarray(result, jnp.float32)} if is_score else result
 
         def add(p: Any, out: Any) -> Any:
@@ -298,4 +298,5 @@ def _over_pieces(
         start = jax.tree.map(lambda x: jnp.zeros((P, *x.shape), x.dtype), shapes)
         return jax.lax.fori_loop(first, last, add, start)
 
-    return fn
+    kind = ("pieces", function.kind, structure, whole, is_score)
+    return Mapped(call, function.owner, kind)

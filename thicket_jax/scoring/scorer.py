@@ -1,19 +1,76 @@
 """One expert → a score; a population → Scores."""
 
-import functools
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.errors import ScoreError
-from thicket_jax.experts.leaves import plan
+from thicket_jax.errors import ArgumentError, ScoreError
+from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import Population, check_experts
-from thicket_jax.mapping import devices as dv
-from thicket_jax.mapping.blocks import expert_map
-from thicket_jax.scoring.scores import Grade, Graded, Progress, ScoreFn, Scores, concatenate, graded
+from thicket_jax.mapping import programs
+from thicket_jax.mapping.blocks import Chunk, ExpertMap, expert_map
+from thicket_jax.mapping.functions import Mapped, mapped
+from thicket_jax.mapping.placement import Placement, place
+from thicket_jax.scoring.scores import (
+    Grade,
+    Progress,
+    ScoreFn,
+    Scores,
+    concatenate,
+    graded,
+    of_graded,
+    of_values,
+)
+
+
+class Outputs(Protocol):
+    """A function on a batch, ready to be run for any experts."""
+
+    def chunks(self, experts: Population) -> Iterator[Chunk]:
+        """Yields the function's outputs for every expert in order, as numpy."""
+        ...
+
+
+class ScorerProtocol(Protocol):
+    """What the search asks of a score function on the devices: on all items, or on pieces of them.
+
+    Attributes:
+      expert_map: the mapped program.
+    """
+
+    expert_map: ExpertMap
+
+    def stream(
+        self,
+        experts: Population,
+        items: tuple[int, int] | None = None,
+        most: int | None = None,
+    ) -> Iterator[tuple[int, Scores]]:
+        """Yields (position of the first, scores) of consecutive experts, in order.
+
+        Args:
+          experts: n of them.
+          items: (start, stop) in the scorer's own order of the items; None is all, in the batch's.
+          most: experts per call at most, so that a caller can log at least so often.
+        """
+        ...
+
+    def all_items(self, experts: Population) -> Scores:
+        """Returns the scores of a few experts on all items, in the batch's own order."""
+        ...
+
+    def on(self, batch: Any) -> Outputs:
+        """Returns the same program on another batch laid out like the training batch."""
+        ...
+
+    @property
+    def predicting(self) -> Placement:
+        """How another function of the same experts is best mapped beside this one."""
+        ...
 
 
 def score(
@@ -32,8 +89,10 @@ def score(
 ) -> Scores:
     """Scores every expert of a population (Neural Thickets, RandOpt, the sampling step).
 
-    Called again with the same function and shapes it compiles nothing. Memory on each device:
-    parameters, batch and one block of perturbed parameters and activations; on the host N × B.
+    Called again with the same function and shapes it compiles nothing; `Scorer` also keeps what it
+    checked and placed. What the function closes over, or the object of a bound method holds, is
+    read when it is compiled. Memory on each device: parameters, batch and one block of perturbed
+    parameters and activations; on the host N × B.
 
     Args:
       score_fn: `(params, batch) -> float [] or [B]`, pure, higher is better; a [B] is averaged.
@@ -43,7 +102,8 @@ def score(
       batch: pytree of arrays with leading axis B, or None.
       grade: `outputs [n, B, ...] -> float32 [n, B]`, or a `Graded`, run on the host while the
         devices work on the next experts; n is the number of experts in a call.
-      block_size: experts per vmap, or `"auto"`; see `expert_map`. Halved when memory runs out.
+      block_size: experts per vmap, or `"auto"`: as many as the device's memory holds (a CPU core's
+        cache), whatever N is, remembered between calls. Halved when memory runs out.
       devices: default every visible device.
       backend: `"pmap"`, `"shard_map"` or `"none"`; equal results.
       keep_items: keep [N, B] outcomes where the score is per item.
@@ -68,114 +128,209 @@ def score(
       >>> score(fn, {"w": jnp.zeros(3)}, experts, jnp.ones(3)).items.shape
       (8, 3)
     """
-    check_experts("population", population)
     scorer = Scorer(
-        score_fn,
-        params,
-        population,
-        batch,
-        grade=grade,
-        block_size=block_size,
-        mapper=dv.mapper(devices, backend, params),
-        keep_items=keep_items,
-        stream=stream,
-    )
-    parts = []
-    for start, part in scorer.stream(population):
-        parts.append(part)
-        if progress is not None:
-            progress(start + len(part), len(population))
-    return concatenate(parts)
+        score_fn, params, population, batch, grade=grade, block_size=block_size, devices=devices,
+        backend=backend, keep_items=keep_items, stream=stream,
+    )  # fmt: skip
+    return scorer(population, progress)
 
 
 class Scorer:
-    """A score function, ready on the devices; the search scores base and population with one."""
+    """A score function, checked, placed and compiled once, to be called again.
+
+    Other populations, other batches and other parameters of the same shapes run the same program:
+    `scorer(population)`, `scorer.on(batch)(population)`, `scorer.at(params)(population)`. Keys are
+    not consumed. Memory as `score`; what was placed stays on the devices as long as the scorer.
+
+    Attributes:
+      expert_map: the mapped program.
+      keep_items: whether per-item outcomes are kept.
+
+    Example:
+      >>> import thicket_jax as tj
+      >>> fn = lambda params, batch: -((params["w"] - batch) ** 2)
+      >>> scorer = Scorer(fn, {"w": jnp.zeros(3)}, tj.gaussian(), jnp.ones(3))
+      >>> [scorer(tj.population(jax.random.key(s), 8, 0.1)).items.shape for s in range(2)]
+      [(8, 3), (8, 3)]
+    """
 
     def __init__(
         self,
         score_fn: ScoreFn,
         params: Any,
-        population: Population,
+        law: Noise | Population,
         batch: Any,
         *,
-        mapper: dv.Mapper,
         grade: Grade | None = None,
         block_size: int | str = "auto",
+        devices: Sequence[jax.Device] | None = None,
+        backend: str = "pmap",
         keep_items: bool = True,
-        most: int | None = None,
-        with_id: bool = False,
         stream: bool = False,
     ) -> None:
-        """Checks the score function by its shapes, places data and compiles; see `score`.
+        """Checks the score function by its shapes and places parameters and batch.
 
-        `most` and `with_id` are those of `expert_map`.
+        Args:
+          score_fn: as in `score`.
+          params: θ; never modified.
+          law: the noise law of the populations to come, or a population that has it.
+          batch: as in `score`.
+          grade, block_size, devices, backend, keep_items, stream: as in `score`.
+
+        Raises:
+          ScoreError: the score function does not return a floating [] or [B].
+          ArgumentError: bad options.
         """
-        plan(params, population.noise)
-        self.grade = grade
-        if grade is None:
-            self.per_item = check_score(score_fn, params, batch, with_id)
-            fn = _scalar_and_items(score_fn, self.per_item and keep_items)
-        else:
-            self.per_item, fn = True, score_fn
-        self.keep_items = keep_items and self.per_item
-        self.map = expert_map(
-            fn,
-            params,
-            batch,
-            population,
-            mapper=mapper,
-            block_size=block_size,
-            most=most,
-            with_id=with_id,
-            stream=stream,
+        if isinstance(law, Population):
+            check_experts("population", law)
+            law = law.noise
+        placement = place(
+            params, devices=devices, backend=backend, block_size=block_size, stream=stream
         )
+        self._prepare(mapped(score_fn), params, law, batch, placement, grade, keep_items)
+
+    @classmethod
+    def placed(
+        cls,
+        score_fn: Callable[..., Any],
+        params: Any,
+        law: Noise,
+        batch: Any,
+        placement: Placement,
+        *,
+        grade: Grade | None = None,
+        keep_items: bool = True,
+        with_id: bool = False,
+    ) -> "Scorer":
+        """Returns a scorer where the caller has the placement; `with_id` as in `mapped`."""
+        scorer = cls.__new__(cls)
+        function = mapped(score_fn, with_id)
+        scorer._prepare(function, params, law, batch, placement, grade, keep_items)
+        return scorer
+
+    def _prepare(
+        self,
+        function: Mapped,
+        params: Any,
+        law: Noise,
+        batch: Any,
+        placement: Placement,
+        grade: Grade | None,
+        keep_items: bool,
+    ) -> None:
+        ready = expert_map(function, params, law, batch, placement)
+        per_item = True
+        if grade is None:
+            per_item = _is_per_item(function, ready)
+            ready = ready.of(_scalar_and_items(function, per_item and keep_items))
+        self.expert_map, self.grade, self.keep_items = ready, grade, keep_items and per_item
+
+    def __call__(self, population: Population, progress: Progress | None = None) -> Scores:
+        """Scores every expert of a population under the scorer's law.
+
+        Args:
+          population: N experts, of any key.
+          progress: called with (done, N).
+
+        Returns:
+          `Scores` on the host, on every process.
+
+        Raises:
+          ArgumentError: a population of another law, or none at all.
+          ScoreError: grade raised.
+          MemoryLimitError: one expert does not fit.
+        """
+        check_experts("population", population)
+        if population.noise != self.expert_map.plan.noise:
+            raise ArgumentError(
+                f"population has the noise law {population.noise}, the scorer was prepared for "
+                f"{self.expert_map.plan.noise}; make a scorer for each law"
+            )
+        parts = []
+        for start, part in self.stream(population):
+            parts.append(part)
+            if progress is not None:
+                progress(start + len(part), len(population))
+        return concatenate(parts)
 
     def stream(
-        self, population: Population, most: int | None = None
+        self,
+        experts: Population,
+        items: tuple[int, int] | None = None,
+        most: int | None = None,
     ) -> Iterator[tuple[int, Scores]]:
-        """Yields (position of the first, scores) of consecutive experts, in order.
-
-        `most` bounds the experts per call, so that a caller can log at least so often.
-        """
-        for chunk in self.map.chunks(population, most):
-            found: Graded | None = None
+        """Yields scores of consecutive experts; see `ScorerProtocol`. It knows no part of items."""
+        if items is not None:
+            raise ArgumentError("this scorer takes all items at once; leave items out")
+        for chunk in self.expert_map.chunks(experts, most):
             if self.grade is None:
-                values, items = chunk.outputs["value"], chunk.outputs.get("items")
-            else:
-                found = graded(self.grade, chunk.outputs, chunk.stop - chunk.start)
-                values, items = found.items.mean(1, dtype=np.float32), found.items
-            failed = ~np.isfinite(values)
-            values = np.where(failed, np.float32(-np.inf), values).astype(np.float32)
-            if found is None or not self.keep_items:
-                scores = Scores(values, failed, items if self.keep_items else None)
-            else:
-                scores = Scores(values, failed, items, found.answers, dict(found.columns))
+                yield chunk.start, of_values(chunk.outputs["value"], chunk.outputs.get("items"))
+                continue
+            scores = of_graded(graded(self.grade, chunk.outputs, chunk.stop - chunk.start))
+            if not self.keep_items:
+                scores = Scores(scores.values, scores.failed)
             yield chunk.start, scores
 
+    def all_items(self, experts: Population) -> Scores:
+        """Returns the scores of a few experts; see `ScorerProtocol`."""
+        return concatenate([part for _, part in self.stream(experts)])
 
-@functools.lru_cache(maxsize=32)
-def _scalar_and_items(score_fn: Callable[..., Any], keep_items: bool) -> Callable[..., Any]:
-    """One function object per score function, so that compiled programs are found again."""
+    def chunks(self, experts: Population) -> Iterator[Chunk]:
+        """Yields what the score function returns for every expert, ungraded."""
+        return self.expert_map.chunks(experts)
 
-    def fn(*arguments: Any) -> dict[str, jax.Array]:
-        result = jnp.asarray(score_fn(*arguments), jnp.float32)
+    def on(self, batch: Any) -> "Scorer":
+        """Returns a scorer on another batch; of the same shapes, it compiles nothing."""
+        return self._with(self.expert_map.on(batch))
+
+    def at(self, params: Any) -> "Scorer":
+        """Returns a scorer around another θ of the same shapes; it compiles nothing."""
+        return self._with(self.expert_map.at(params))
+
+    def _with(self, ready: ExpertMap) -> "Scorer":
+        scorer = type(self).__new__(type(self))
+        scorer.expert_map, scorer.grade, scorer.keep_items = ready, self.grade, self.keep_items
+        return scorer
+
+    @property
+    def predicting(self) -> Placement:
+        """How another function of the same experts is best mapped: as many as fit."""
+        return dataclasses.replace(self.expert_map.placement, block_size="auto", most=None)
+
+
+def _is_per_item(function: Mapped, ready: ExpertMap) -> bool:
+    """`check_score`, once for a function and shapes."""
+    return bool(
+        programs.kept(
+            function.owner,
+            ("per item", function.kind, ready.described),
+            lambda: check_score(function.call, ready.params, ready.data),
+        )
+    )
+
+
+def _scalar_and_items(function: Mapped, keep_items: bool) -> Mapped:
+    """A score function → its mean and, if wanted, its items, in float32."""
+
+    def call(params: Any, data: Any, id_: Any) -> dict[str, jax.Array]:
+        result = jnp.asarray(function.call(params, data, id_), jnp.float32)
         out = {"value": result.mean()}
         if keep_items:
             out["items"] = result
         return out
 
-    return fn
+    return Mapped(call, function.owner, ("score", keep_items, function.kind))
 
 
-def check_score(
-    score_fn: Callable[..., Any], params: Any, batch: Any, with_id: bool = False
-) -> bool:
+def check_score(call: Callable[..., Any], params: Any, batch: Any) -> bool:
     """Checks by shapes alone that a score is floating [] or [B]; returns whether it is [B].
+
+    `call` is `(params, batch, id) -> score`.
 
     Raises:
       ScoreError: another shape, or not floating.
     """
-    result = jax.eval_shape(score_fn, params, batch, *((np.int32(0),) if with_id else ()))
+    result = jax.eval_shape(call, params, batch, np.int32(0))
     if not hasattr(result, "shape"):
         raise ScoreError(
             f"score_fn returned a {type(result).__name__}; return one array, [] or [B]"

@@ -66,12 +66,35 @@ class Scores:
         return len(self.values)
 
 
+def item_means(items: np.ndarray) -> np.ndarray:
+    """Returns the mean over items [n, B], float32 [n]: the score of per-item outcomes.
+
+    Summed in float64; what overflows is infinite, as on a device.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return items.mean(1, dtype=np.float64).astype(np.float32)
+
+
+def of_values(values: np.ndarray, items: np.ndarray | None = None) -> Scores:
+    """Returns scores [n] with those that are NaN or infinite marked as failed."""
+    failed = ~np.isfinite(values)
+    return Scores(np.where(failed, np.float32(-np.inf), values), failed, items)
+
+
+def of_graded(found: Graded) -> Scores:
+    """Returns the scores of graded outcomes: of each expert the mean, and all that was recorded."""
+    scores = of_values(item_means(found.items), found.items)
+    return dataclasses.replace(scores, answers=found.answers, columns=dict(found.columns))
+
+
 def concatenate(parts: Sequence[Scores]) -> Scores:
     """Joins the scores of consecutive experts.
 
     Raises:
       ScoreError: a grade recorded other columns for some of them than for others.
     """
+    if len(parts) == 1:
+        return parts[0]
     return Scores(
         np.concatenate([part.values for part in parts]),
         np.concatenate([part.failed for part in parts]),

@@ -17,8 +17,7 @@ import numpy as np
 from thicket_jax.ensembles.prediction import Predictor
 from thicket_jax.errors import ArgumentError, ScoreError
 from thicket_jax.experts.population import Population, unperturbed
-from thicket_jax.mapping.blocks import ExpertMap
-from thicket_jax.scoring.pieces import PieceScorer
+from thicket_jax.scoring.scorer import ScorerProtocol
 from thicket_jax.scoring.scores import Graded, Scores, graded, joined, joined_columns
 from thicket_jax.search.problem import Answering, Problem
 from thicket_jax.selection.ranking import ranking
@@ -70,7 +69,7 @@ def answer(
     experts: Population,
     scores: Scores,
     kept: Population,
-    scorer: ExpertMap | PieceScorer,
+    scorer: ScorerProtocol,
 ) -> dict[str, Any]:
     """Returns everybody's answers on the test items, as fields of `RunRecord`; {} without a test.
 
@@ -79,7 +78,7 @@ def answer(
       experts: all N.
       scores: of all N.
       kept: the best K, best first.
-      scorer: the map that scored them, or what scored them on pieces of the items.
+      scorer: what scored them.
 
     Raises:
       ScoreError: what `problem.answering` reads does not fit together.
@@ -92,14 +91,7 @@ def answer(
     unselected = unselected[~scores.failed[unselected]][:_RANDOM_EXPERTS]
     everyone = kept + unperturbed(experts) + experts[unselected]
     predictor = Predictor(
-        problem.predict_fn,
-        problem.params,
-        everyone,
-        # Where scoring is short, larger blocks save less than compiling a program for them costs.
-        block_size=1 if isinstance(scorer, PieceScorer) else "auto",
-        mapper=scorer.mapper,
-        with_id=problem.with_id,
-        stream=(scorer.map if isinstance(scorer, PieceScorer) else scorer).stream,
+        problem.predict_fn, problem.params, everyone, scorer.predicting, with_id=problem.with_id
     )
     out, K = np.asarray(predictor(problem.test)), len(kept)
     return {
@@ -111,7 +103,7 @@ def answer(
 
 
 def _read_on_host(
-    how: Answering, experts: Population, kept: Population, scorer: ExpertMap | PieceScorer
+    how: Answering, experts: Population, kept: Population, scorer: ScorerProtocol
 ) -> dict[str, Any]:
     """Reads outputs call by call: memory is one call's, M×B answers, and (K + 1)×B texts."""
     K = len(kept)
@@ -169,7 +161,7 @@ def _read(
     how: Answering,
     pieces: Sequence[Any],
     experts: Population,
-    scorer: ExpertMap | PieceScorer,
+    scorer: ScorerProtocol,
     with_texts: int,
 ) -> Graded:
     """What the experts answer to all pieces; texts of the first `with_texts` of them."""

@@ -5,18 +5,16 @@ Shapes: G points, of which the grid has len(y) × len(x), row by row, and the ma
 
 import dataclasses
 import pathlib
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from thicket_jax.errors import ArgumentError, RunError, check_count
 from thicket_jax.experts.planes import Plane
-from thicket_jax.runs import files
-from thicket_jax.runs import log as run_log
-from thicket_jax.runs.log import RunLog
-from thicket_jax.scoring.scorer import Scorer
+from thicket_jax.runs.log import RunLog, most_per_call
+from thicket_jax.scoring.resuming import Scored, score_missing
+from thicket_jax.scoring.scorer import ScorerProtocol
 from thicket_jax.scoring.scores import Scores, concatenate
 
 BASE = "θ"
@@ -80,7 +78,7 @@ def grid(plane: Plane, points: int = 21, reach: float | None = None) -> Grid:
 
 
 def score_grid(
-    scorer: Scorer,
+    scorer: ScorerProtocol,
     plane: Plane,
     where: Grid,
     folder: pathlib.Path | None = None,
@@ -105,50 +103,25 @@ def score_grid(
     """
     population = plane.points(where.coordinates)
     G = len(population)
-    log, pieces = None, []
-    if folder is not None:
-        log = _open(folder, dict(identity or {}), G)
-        pieces = [(start, scores) for start, scores, _ in log.segments()]
-    done = np.zeros(G, bool)
-    for start, scores in pieces:
-        done[start : start + len(scores)] = True
-    most = None if log is None else run_log.most_per_call(G)
-    try:
-        for begin, end in _gaps(done):
-            clock = time.monotonic()
-            for start, scores in scorer.stream(population[begin:end], most):
-                pieces.append((begin + start, scores))
-                done[begin + start : begin + start + len(scores)] = True
-                now = time.monotonic()
-                if log is not None:
-                    log.append(begin + start, scores, now - clock)
-                clock = now
-                if tell is not None:
-                    tell(int(done.sum()), G)
-    finally:
-        if log is not None:
-            log.flush()
-    pieces.sort(key=lambda piece: piece[0])
-    return concatenate([dataclasses.replace(s, items=None) for _, s in pieces])
+    log = None if folder is None else _open(folder, dict(identity or {}), G)
+    most = None if log is None else most_per_call(G)
+
+    def stream(begin: int, end: int) -> Iterator[tuple[int, Scores]]:
+        return scorer.stream(population[begin:end], most=most)
+
+    def say(scored: Scored) -> None:
+        if tell is not None:
+            tell(int(scored.done.sum()), G)
+
+    parts, _ = score_missing(stream, G, log, say)
+    return concatenate([dataclasses.replace(scores, items=None) for _, scores in parts])
 
 
 def _open(folder: pathlib.Path, identity: dict[str, Any], count: int) -> RunLog:
+    """Starts the log of a landscape, or goes on with it."""
     if (folder / "log" / "identity.json").exists():
-        stored = files.read_json(folder / "log" / "identity.json")
-        changed = files.differences(stored, identity)
-        if changed:
-            raise RunError(
-                f"{folder.parent} is a landscape of other options or another base: {changed[0]}; "
-                "give this one another --name"
-            )
-        return RunLog.reopen(folder, identity, count)
+        return RunLog.reopen(folder, identity, count, mend="give this one another --name")
     return RunLog.create(folder, identity, identity, count)
-
-
-def _gaps(done: np.ndarray) -> list[tuple[int, int]]:
-    """Runs of points that are not done: (first, behind the last)."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[True], done, [True]]).astype(np.int8)))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def compare(

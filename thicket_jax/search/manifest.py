@@ -8,17 +8,16 @@ import jax
 import numpy as np
 
 from thicket_jax.errors import RunError, ScoreError
-from thicket_jax.experts.leaves import plan
+from thicket_jax.experts.leaves import make_plan
 from thicket_jax.experts.population import Population
 from thicket_jax.runs import files
-from thicket_jax.runs import log as run_log
+from thicket_jax.runs.log import RunLog, check_new
 from thicket_jax.runs.record import RunRecord
-from thicket_jax.scoring.pieces import PieceScorer
-from thicket_jax.scoring.scorer import Scorer
+from thicket_jax.scoring.scorer import ScorerProtocol
 from thicket_jax.scoring.scores import Scores
 from thicket_jax.search.problem import Problem, Settings
 from thicket_jax.selection.ranking import ranking
-from thicket_jax.selection.rounds import Raced
+from thicket_jax.selection.rounds import SelectionResult
 
 
 def config_of(
@@ -26,12 +25,12 @@ def config_of(
     experts: Population,
     settings: Settings,
     about: Mapping[str, Any],
-    scorer: Scorer | PieceScorer,
+    scorer: ScorerProtocol,
 ) -> dict[str, Any]:
     """Returns config.json: what the run is about, versions, key, noise law and fingerprints."""
     import thicket_jax
 
-    law = plan(problem.params, experts.noise)
+    plan = make_plan(problem.params, experts.noise)
     rule = settings.rule
     return {
         **about,
@@ -39,17 +38,17 @@ def config_of(
         "metric": problem.metric.name,
         "combines": list(problem.combines),
         "versions": {"thicket_jax": thicket_jax.__version__, "jax": jax.__version__},
-        "platform": scorer.map.mapper.devices[0].platform,
+        "platform": scorer.expert_map.placement.mapper.devices[0].platform,
         "prng": experts.to_json()["prng"],
         "key": experts.to_json()["key"],
         "noise": experts.noise.to_json(),
         "leaves": {
-            "perturbed": sum(law.chosen),
-            "left_out": [f"{path}: {reason}" for path, reason in law.skipped],
+            "perturbed": sum(plan.chosen),
+            "left_out": [f"{path}: {reason}" for path, reason in plan.skipped],
         },
-        "devices": scorer.map.mapper.count,
-        "backend": scorer.map.mapper.backend,
-        "block_size": scorer.map.block,
+        "devices": scorer.expert_map.placement.mapper.count,
+        "backend": scorer.expert_map.placement.mapper.backend,
+        "block_size": scorer.expert_map.block(experts),
         "fingerprints": {
             "params": files.fingerprint(problem.params),
             "train": files.fingerprint(problem.train),
@@ -76,32 +75,25 @@ def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def before(run_dir: pathlib.Path, settings: Settings) -> int | str:
     """Checks the run directory before anything expensive; returns the block size to use."""
     if not settings.resume:
-        run_log.check_new(run_dir)
-        return settings.block_size
-    config = files.read_json(run_dir / "config.json")
+        check_new(run_dir)
+        return settings.placement.block_size
+    config = files.read_json(run_dir / "config.json", ("block_size",))
     if (run_dir / "results.json").exists():
         raise RunError(
             f"{run_dir} is finished; thicket report {run_dir} makes its tables and figures again"
         )
-    if settings.block_size != "auto":
-        return settings.block_size
+    if settings.placement.block_size != "auto":
+        return settings.placement.block_size
     return int(config["block_size"])
 
 
 def open_log(
     run_dir: pathlib.Path, settings: Settings, config: Mapping[str, Any], num: int
-) -> run_log.RunLog:
-    """Starts the run's log, or goes on with it if it is the same run; see `runlog`."""
-    if not settings.resume:
-        return run_log.RunLog.create(run_dir, config, identity_of(config), num)
-    stored = files.read_json(run_dir / "config.json")
-    changed = files.differences(identity_of(stored), identity_of(config))
-    if changed:
-        raise RunError(
-            f"{run_dir} is a different run and cannot be resumed: {'; '.join(changed)}; undo the "
-            "change or start a new run"
-        )
-    return run_log.RunLog.reopen(run_dir, identity_of(config), num)
+) -> RunLog:
+    """Starts the run's log, or goes on with it if it is the same run; see `RunLog.reopen`."""
+    if settings.resume:
+        return RunLog.reopen(run_dir, identity_of(config), num)
+    return RunLog.create(run_dir, config, identity_of(config), num)
 
 
 def record_of(
@@ -112,7 +104,7 @@ def record_of(
     answers: Mapping[str, Any],
     config: Mapping[str, Any],
     timing: Mapping[str, float],
-    raced: Raced | None = None,
+    raced: SelectionResult | None = None,
 ) -> RunRecord:
     """Puts what a search found into the record that the report reads.
 

@@ -2,12 +2,12 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
+from thicket_jax.mapping.placement import Placement
 from thicket_jax.scoring.layouts import Layout
 from thicket_jax.scoring.metrics import Metric
 from thicket_jax.scoring.scores import Grade, Graded, Progress
@@ -68,7 +68,7 @@ class Problem:
 
 
 @dataclasses.dataclass(frozen=True)
-class Watch:
+class SearchProgress:
     """How far a search is.
 
     Attributes:
@@ -93,19 +93,26 @@ class Watch:
 class Settings:
     """How it is searched and where it is written; only `rule` changes which experts are kept.
 
-    `rule` selects in rounds, see `thicket_jax.selection.rounds`; None scores every expert on all.
+    Attributes:
+      k: ensemble sizes.
+      placement: how functions are mapped.
+      keep_items: keep every item's outcome.
+      run_dir: where it is written, or None.
+      resume: go on with what `run_dir` has.
+      progress: called with (experts scored, N).
+      on_progress: called with all that is known of how far the search is.
+      draw: the task's own figures.
+      setup_seconds: that making the problem took.
+      rule: selects in rounds, see `thicket_jax.selection.rounds`; None scores every expert on all.
     """
 
     k: tuple[int, ...]
-    block_size: int | str = "auto"
-    devices: Sequence[jax.Device] | None = None
-    backend: str = "pmap"
+    placement: Placement
     keep_items: bool = True
-    stream: bool = False
     run_dir: pathlib.Path | None = None
     resume: bool = False
     progress: Progress | None = None
-    watch: Callable[[Watch], None] | None = None
+    on_progress: Callable[[SearchProgress], None] | None = None
     draw: Callable[..., Any] | None = None
     setup_seconds: float = 0.0
     rule: Rule | None = None

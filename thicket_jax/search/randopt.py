@@ -9,8 +9,9 @@ import numpy as np
 
 from thicket_jax.ensembles.combine import Combine, majority_vote
 from thicket_jax.errors import ArgumentError
-from thicket_jax.experts.noise import LOW_RANK, Noise
+from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import population
+from thicket_jax.mapping.placement import place
 from thicket_jax.scoring.metrics import Metric, metric
 from thicket_jax.scoring.scores import Grade, Progress, ScoreFn
 from thicket_jax.search.pipeline import Result, check_ks, execute
@@ -114,7 +115,7 @@ def randopt(
         "k": list(check_ks(k, num)),
         "sigma": [float(s) for s in np.atleast_1d(np.asarray(sigma, np.float64))],
         "noise": experts.noise.family,
-        **_low_rank(experts.noise),
+        **experts.noise.options_json(),
         "antithetic": antithetic,
         "assign": assign,
     }
@@ -122,13 +123,13 @@ def randopt(
     selection = check_rule(select, budget, delta, bounds)
     if selection is not None and not keep_items:
         raise ArgumentError(f"select={select!r} keeps every outcome; leave out keep_items=False")
+    placement = place(
+        params, devices=devices, backend=backend, block_size=block_size, stream=stream
+    )
     settings = Settings(
         k=check_ks(k, num),
-        block_size=block_size,
-        devices=devices,
-        backend=backend,
+        placement=placement,
         keep_items=keep_items,
-        stream=stream,
         run_dir=None if run_dir is None else pathlib.Path(run_dir),
         resume=resume,
         progress=progress,
@@ -160,10 +161,6 @@ def _metric(value: str | Callable[..., Any] | None) -> Metric:
     if callable(value):
         return Metric(_name(value), True, value)
     return metric(value)
-
-
-def _low_rank(law: Noise) -> dict[str, Any]:
-    return {"rank": law.rank, "factors": law.factors} if law.family == LOW_RANK else {}
 
 
 def _name(function: Any) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 
 from thicket_jax.errors import check_count
 from thicket_jax.experts.population import Population
-from thicket_jax.scoring.scores import Grade, Progress, ScoreFn, Scores
+from thicket_jax.mapping.placement import place
+from thicket_jax.scoring.scores import Grade, Progress, ScoreFn, Scores, item_means
 from thicket_jax.selection.ranking import ranking
-from thicket_jax.selection.rounds import Raced, _alone, _means
+from thicket_jax.selection.rounds import SelectionResult, select
 from thicket_jax.selection.schedules import ROUNDS, Schedule, check_share, halving_schedule
 
 BUDGET = 0.1
@@ -55,7 +56,7 @@ class Halving:
         seen = outcomes.shape[1]
         rounds = self.schedule(num, items, k).rounds
         count = next(r.experts for r in rounds if r.start == seen)
-        values = _means(outcomes)
+        values = item_means(outcomes)
         best = ranking(Scores(values, np.zeros(len(values), bool)), experts)[:count]
         return np.isin(np.arange(len(values)), best)
 
@@ -84,7 +85,7 @@ def halving(
     devices: Sequence[jax.Device] | None = None,
     backend: str = "pmap",
     progress: Progress | None = None,
-) -> Raced:
+) -> SelectionResult:
     """Finds the best K for a share of the work: all experts on a few items, few on all.
 
     Sequential halving under a budget of N·B item outcomes; see `halving_schedule` for the rounds.
@@ -109,7 +110,7 @@ def halving(
       progress: called with (outcomes computed, outcomes at most).
 
     Returns:
-      A `Raced`.
+      A `SelectionResult`.
 
     Raises:
       ArgumentError: bad options, or a budget that does not pay for K experts on all items.
@@ -127,5 +128,7 @@ def halving(
     2013 (sequential halving).
     """
     rule = Halving(budget, rounds)
-    return _alone(rule, score_fn, params, population, batch, k, grade, block_size, devices,
-                  backend, progress)  # fmt: skip
+    placement = place(params, devices=devices, backend=backend, block_size=block_size)
+    return select(
+        rule, score_fn, params, population, batch, k, placement, grade=grade, progress=progress
+    )

@@ -9,9 +9,10 @@ import numpy as np
 
 from thicket_jax.errors import ArgumentError, ScoreError
 from thicket_jax.experts.population import Population
+from thicket_jax.mapping.placement import place
 from thicket_jax.scoring.scores import Grade, Progress, ScoreFn
 from thicket_jax.selection.bounds import beaten, comparisons
-from thicket_jax.selection.rounds import Guarantee, Raced, _alone
+from thicket_jax.selection.rounds import Guarantee, SelectionResult, select
 from thicket_jax.selection.schedules import check_share, race_piece
 
 DELTA = 0.05
@@ -134,7 +135,7 @@ def race(
     devices: Sequence[jax.Device] | None = None,
     backend: str = "pmap",
     progress: Progress | None = None,
-) -> Raced:
+) -> SelectionResult:
     """Finds the best K with probability 1 − δ: who cannot be among them is stopped early.
 
     After every twelfth of the items or so, an expert is stopped if each of the K that lead is
@@ -157,8 +158,9 @@ def race(
         rests on that condition.
 
     Returns:
-      A `Raced`; its `guarantee` says what is promised, also that nothing could be stopped. It
-      does not cover an expert that fails on an item after others were stopped on its account.
+      A `SelectionResult`; its `guarantee` says what is promised, also that nothing could be
+      stopped. It does not cover an expert that fails on an item after others were stopped on its
+      account.
 
     Raises:
       ArgumentError: bad options.
@@ -170,5 +172,7 @@ def race(
     2008, for racing by them.
     """
     rule = Race.checked(delta, bounds)
-    return _alone(rule, score_fn, params, population, batch, k, grade, block_size, devices,
-                  backend, progress)  # fmt: skip
+    placement = place(params, devices=devices, backend=backend, block_size=block_size)
+    return select(
+        rule, score_fn, params, population, batch, k, placement, grade=grade, progress=progress
+    )

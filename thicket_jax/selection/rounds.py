@@ -7,19 +7,18 @@ all rounds. Shapes: N experts, S of them still in, B items, m seen, K kept.
 """
 
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol
 
-import jax
 import numpy as np
 
 from thicket_jax.errors import ArgumentError, check_count
 from thicket_jax.experts.population import Population, check_experts
-from thicket_jax.mapping import devices as dv
-from thicket_jax.scoring.pieces import PieceScorer
-from thicket_jax.scoring.resuming import RoundLog, missing
-from thicket_jax.scoring.scores import Grade, Progress, ScoreFn, Scores
+from thicket_jax.mapping.devices import from_first
+from thicket_jax.mapping.placement import Placement
+from thicket_jax.scoring.pieces import ItemScorer, PieceScorer
+from thicket_jax.scoring.resuming import Scored, ScoreLog, score_missing
+from thicket_jax.scoring.scores import Grade, Progress, ScoreFn, Scores, item_means
 from thicket_jax.selection.ranking import top_k
 from thicket_jax.selection.schedules import Round
 
@@ -45,7 +44,7 @@ class Guarantee:
 
 
 @dataclasses.dataclass(frozen=True)
-class Raced:
+class SelectionResult:
     """What a selection in rounds found.
 
     Attributes:
@@ -118,38 +117,34 @@ class Rule(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Standing:
+class RoundProgress:
     """How far a selection is.
 
     Attributes:
       number: of the round, from 1.
       start, stop: the round's items.
-      done: bool [S], which of the round's experts have been scored.
+      scored: of the round's experts; None before it begins.
       evaluations: outcomes so far.
       most: outcomes at most.
-      best: the best mean over the round's items so far.
-      tokens: generated in this process.
     """
 
     number: int
     start: int
     stop: int
-    done: np.ndarray
+    scored: Scored | None
     evaluations: int
     most: int
-    best: float
-    tokens: float
 
 
 def run(
-    scorer: PieceScorer,
+    scorer: ItemScorer,
     population: Population,
     rule: Rule,
     k: int,
     *,
-    open_log: Callable[[int, np.ndarray, int], RoundLog | None] = lambda *_: None,
-    tell: Callable[[Standing], None] = lambda _: None,
-) -> tuple[Raced, float]:
+    open_log: Callable[[int, np.ndarray, int], ScoreLog | None] = lambda *_: None,
+    tell: Callable[[RoundProgress], None] = lambda _: None,
+) -> tuple[SelectionResult, float]:
     """Runs all rounds; returns what was found, and the seconds that scoring took.
 
     Several processes call it together; who goes on is what process 0 finds.
@@ -164,84 +159,60 @@ def run(
       tell: called as it goes.
     """
     N, B = len(population), scorer.count
-    work = _Work(scorer, population, _Table(N, B), rule.most(N, B, k), tell)
-    table, alive, start = work.table, np.arange(N), 0
+    rounds: list[Round] = []
+    table, most = _Table(N, B), rule.most(N, B, k)
+    alive, start, evaluations, seconds = np.arange(N), 0, 0, 0.0
     while start < B and len(alive):
-        stop = rule.stop(N, B, k, start, len(alive))
-        work.round(alive, start, stop, open_log(len(work.rounds), alive, stop - start))
+        number, stop = len(rounds), rule.stop(N, B, k, start, len(alive))
+        log = open_log(number, alive, stop - start)
+        so_far = RoundProgress(number + 1, start, stop, None, evaluations, most)
+        parts, spent = _score_round(scorer, _part(population, alive), so_far, log, tell)
+        for first, scores in parts:
+            table.put(alive[first : first + len(scores)], scorer.order[start:stop], scores)
+        rounds.append(Round(len(alive), start, stop))
+        evaluations, seconds = evaluations + len(alive) * (stop - start), seconds + spent
         outcomes = table.items[np.ix_(alive, scorer.order[:stop])]
-        values = _means(outcomes)
+        values = item_means(outcomes)
         fine = np.isfinite(values)
         table.seen[alive], table.values[alive], table.failed[alive] = stop, values, ~fine
         alive, start = alive[fine], stop
         if stop < B and len(alive):
             going = rule.keep(outcomes[fine], _part(population, alive), N, B, k)
-            alive = dv.from_first(alive[going])
+            alive = from_first(alive[going])
     scores = table.scores()
-    found = Raced(
+    found = SelectionResult(
         experts=top_k(population, scores, k),
         scores=scores,
-        rounds=tuple(work.rounds),
+        rounds=tuple(rounds),
         order=scorer.order,
-        evaluations=work.evaluations,
-        share=work.evaluations / (N * B),
+        evaluations=evaluations,
+        share=evaluations / (N * B),
         guarantee=rule.guarantee(N, B, k, table.seen[~table.failed]),
     )
-    return found, work.seconds
+    return found, seconds
 
 
-class _Work:
-    """The rounds that were done, and what they took."""
+def _score_round(
+    scorer: ItemScorer,
+    experts: Population,
+    so_far: RoundProgress,
+    log: ScoreLog | None,
+    tell: Callable[[RoundProgress], None],
+) -> tuple[list[tuple[int, Scores]], float]:
+    """Scores a round's experts on its items; see `score_missing`."""
+    items, most = (so_far.start, so_far.stop), scorer.expert_map.placement.most
+    if most is not None:  # as much work as this many experts on all items
+        most = max(1, most * scorer.count // (so_far.stop - so_far.start))
 
-    def __init__(
-        self,
-        scorer: PieceScorer,
-        population: Population,
-        table: "_Table",
-        most: int,
-        tell: Callable[[Standing], None],
-    ) -> None:
-        self.scorer, self.population, self.table = scorer, population, table
-        self.most, self.tell = most, tell
-        self.rounds: list[Round] = []
-        self.evaluations, self.seconds, self.tokens = 0, 0.0, 0.0
+    def stream(begin: int, end: int) -> Iterator[tuple[int, Scores]]:
+        part = _part(experts, np.arange(begin, end))
+        return scorer.stream(part, items, most)
 
-    def round(self, alive: np.ndarray, start: int, stop: int, log: RoundLog | None) -> None:
-        """Scores the experts at the positions `alive` on the items from `start` to `stop`."""
-        wanted, done, best = self.scorer.order[start:stop], np.zeros(len(alive), bool), -np.inf
-        number, before = len(self.rounds) + 1, self.evaluations
+    def say(scored: Scored) -> None:
+        evaluations = so_far.evaluations + int(scored.done.sum()) * (so_far.stop - so_far.start)
+        tell(dataclasses.replace(so_far, scored=scored, evaluations=evaluations))
 
-        def take(first: int, scores: Scores, seconds: float) -> None:
-            nonlocal best
-            here = slice(first, first + len(scores))
-            self.table.put(alive[here], wanted, scores)
-            done[here] = True
-            best = max(best, float(scores.values.max()))
-            self.seconds += seconds
-            self.evaluations = before + int(done.sum()) * len(wanted)
-
-        def say() -> None:
-            count = self.evaluations
-            self.tell(Standing(number, start, stop, done, count, self.most, best, self.tokens))
-
-        for first, scores, seconds in dv.from_first([] if log is None else list(log.segments())):
-            take(first, scores, seconds)
-        say()
-        try:
-            for begin, end in missing(done):
-                clock = time.monotonic()
-                experts = _part(self.population, alive[begin:end])
-                for first, scores in self.scorer.stream(experts, start, stop):
-                    seconds, clock = time.monotonic() - clock, time.monotonic()
-                    take(begin + first, scores, seconds)
-                    self.tokens += float(np.nansum(scores.columns.get("tokens", 0)))
-                    if log is not None:
-                        log.append(begin + first, scores, seconds)
-                    say()
-        finally:
-            if log is not None:
-                log.flush()
-        self.rounds.append(Round(len(alive), start, stop))
+    return score_missing(stream, len(experts), log, say)
 
 
 class _Table:
@@ -274,12 +245,6 @@ class _Table:
         return Scores(values, self.failed, self.items, self.answers, self.columns, self.seen)
 
 
-def _means(outcomes: np.ndarray) -> np.ndarray:
-    """The mean over items, float32 [S]; what overflows is infinite, as on a device."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return outcomes.mean(1, dtype=np.float64).astype(np.float32)
-
-
 def _part(population: Population, index: np.ndarray) -> Population:
     """Some of a population, its columns on the host: no program is compiled for a new count."""
     columns = {name: np.asarray(getattr(population, name))[index] for name in _COLUMNS}
@@ -289,19 +254,19 @@ def _part(population: Population, index: np.ndarray) -> Population:
 _COLUMNS = ("ids", "sigmas", "signs")
 
 
-def _alone(
+def select(
     rule: Rule,
     score_fn: ScoreFn,
     params: Any,
     population: Population,
     batch: Any,
     k: int,
-    grade: Grade | None,
-    block_size: int | str,
-    devices: Sequence[jax.Device] | None,
-    backend: str,
-    progress: Progress | None,
-) -> Raced:
+    placement: Placement,
+    *,
+    grade: Grade | None = None,
+    progress: Progress | None = None,
+) -> SelectionResult:
+    """Runs a rule on a user's own function; see `tj.halving`."""
     check_experts("population", population)
     N, k = len(population), check_count("k", k)
     if k > N:
@@ -311,13 +276,12 @@ def _alone(
         params,
         population,
         batch,
+        placement,
         piece=lambda B: rule.piece(N, B, k),
-        mapper=dv.mapper(devices, backend, params),
         grade=grade,
-        block_size=block_size,
     )
 
-    def tell(now: Standing) -> None:
+    def tell(now: RoundProgress) -> None:
         if progress is not None:
             progress(now.evaluations, now.most)
 

@@ -17,15 +17,11 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from thicket_jax.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from thicket_jax.experts.noise import Noise
-    from thicket_jax.search.problem import Problem
+from thicket_jax.experts.noise import Noise
+from thicket_jax.search.problem import Problem
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,10 +66,8 @@ class Options:
         """Returns the options with every default that depends on another option filled in."""
         return self
 
-    def law(self) -> "Noise":
+    def law(self) -> Noise:
         """Returns the noise law that the options name."""
-        from thicket_jax.experts.noise import Noise
-
         return Noise(
             self.noise,
             self.where,
@@ -86,8 +80,8 @@ class Options:
     def to_json(self) -> dict[str, Any]:
         """Returns the options as a JSON object, without those that the noise law does not have."""
         values = dataclasses.asdict(self)
-        if self.noise != "low_rank":
-            del values["rank"], values["factors"]
+        for name in {"rank", "factors"} - self.law().options_json().keys():
+            del values[name]
         if self.masses is None:
             del values["masses"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
@@ -116,48 +110,20 @@ def _masses(text: str | None) -> tuple[tuple[str, float], ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A task, built: everything the search needs and nothing of how it was made.
+    """A task, built: what is searched, and what its run says of it.
 
-    Shapes: B items (B_train or B_test), any trailing answer shape `...`.
+    Attributes:
+      name: of the task.
+      model: one line: what the base model is.
+      problem: what is searched; the first of its combine rules is the default.
+      notes: sentences that the report must say.
+      provenance: JSON values.
+      close: ends what `build` started.
     """
 
     name: str
-    model: str  # one line: what the base model is
-    metric: str  # name of a metric in thicket_jax.scoring.metrics
-    params: Any  # θ, a pytree
-    score_fn: Callable[..., Any]  # (params, batch) -> [B], higher is better; or what grade reads
-    train: Any  # batch, leading axis B_train
-    combines: tuple[str, ...]  # names of combine rules; the first is the default
-    predict_fn: Callable[[Any, Any], Any] | None = None  # (params, batch) -> answers [B, ...]
-    test: Any = None  # batch, leading axis B_test, disjoint from train
-    targets: np.ndarray | None = None  # [B_test, ...], what the metric compares answers with
-    notes: tuple[str, ...] = ()  # sentences the report must say
-    exhibits: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # JSON values
-    grade: Callable[[Any], Any] | None = None  # outputs of score_fn -> Graded, on the host
-    with_id: bool = False  # score_fn takes a third argument, the expert's id
-    answering: Any = None  # problem.Answering: test answers that the host reads (text)
-    layout: Any = None  # pieces.Layout: how items lie in train, if not on leading axes (text)
-    close: Callable[[], None] | None = None  # ends what build started
-
-    def problem(self) -> "Problem":
-        """Returns what the search takes, with metric and combine rules found by their names."""
-        from thicket_jax.ensembles import combine as combine_rules
-        from thicket_jax.scoring import metrics
-        from thicket_jax.search.problem import Problem
-
-        return Problem(
-            score_fn=self.score_fn,
-            params=self.params,
-            train=self.train,
-            predict_fn=self.predict_fn,
-            test=self.test,
-            targets=self.targets,
-            metric=metrics.metric(self.metric),
-            combines={rule: combine_rules.combine_rule(rule) for rule in self.combines},
-            exhibits=self.exhibits,
-            grade=self.grade,
-            with_id=self.with_id,
-            answering=self.answering,
-            layout=self.layout,
-        )
+    model: str
+    problem: Problem
+    notes: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    close: Callable[[], None] | None = None

@@ -32,16 +32,21 @@ def task(cache):
 
 
 def test_score_predict_and_targets_agree(task):
-    assert task.combines == ("majority_vote", "mean_probs") and task.metric == "accuracy"
-    assert task.train["image"].shape == (40, 8, 8, 1) and task.test["image"].shape == (60, 8, 8, 1)
-    np.testing.assert_array_equal(task.targets, task.test["label"])
-    for batch in (task.train, task.test):
-        outcome = jax.jit(task.score_fn)(task.params, batch)
-        logits = np.asarray(jax.jit(task.predict_fn)(task.params, batch))
+    assert (
+        tuple(task.problem.combines) == ("majority_vote", "mean_probs")
+        and task.problem.metric.name == "accuracy"
+    )
+    assert task.problem.train["image"].shape == (40, 8, 8, 1) and task.problem.test[
+        "image"
+    ].shape == (60, 8, 8, 1)
+    np.testing.assert_array_equal(task.problem.targets, task.problem.test["label"])
+    for batch in (task.problem.train, task.problem.test):
+        outcome = jax.jit(task.problem.score_fn)(task.problem.params, batch)
+        logits = np.asarray(jax.jit(task.problem.predict_fn)(task.problem.params, batch))
         assert outcome.dtype == jnp.float32 and logits.dtype == np.float32
         np.testing.assert_array_equal(outcome, logits.argmax(-1) == np.asarray(batch["label"]))
-    shown = np.asarray(task.test["image"][:16]) * 255
-    np.testing.assert_allclose(task.exhibits["test_images"], shown, atol=0.51)
+    shown = np.asarray(task.problem.test["image"][:16]) * 255
+    np.testing.assert_allclose(task.problem.exhibits["test_images"], shown, atol=0.51)
     json.dumps(task.provenance)
     assert set(task.provenance["base_validation_accuracy"]) == set(conditions.CONDITIONS)
 
@@ -51,7 +56,7 @@ def test_images_are_the_sets_own_under_the_condition(task, cache):
     truth = load_digits()
     where = {}
     for split in ("train", "test"):
-        pixels = np.rint((1 - np.asarray(getattr(task, split)["image"])) * 16)[..., 0]
+        pixels = np.rint((1 - np.asarray(getattr(task.problem, split)["image"])) * 16)[..., 0]
         matches = (pixels[:, None] == truth.images[None]).all((2, 3))
         assert (matches.sum(1) == 1).all()
         where[split] = matches.argmax(1)
@@ -70,25 +75,36 @@ def test_a_second_build_finds_the_base_and_keeps_the_test_items(task, cache):
     assert again.provenance["base"]["cache"] == "hit"
     options = digits.Options(cache=str(cache), **{**SMALL, "train_items": 50})
     more = digits.build(options)
-    np.testing.assert_array_equal(more.test["image"], task.test["image"])
-    for leaf, other in zip(*(jax.tree.leaves(t.params) for t in (task, again)), strict=True):
+    np.testing.assert_array_equal(more.problem.test["image"], task.problem.test["image"])
+    for leaf, other in zip(
+        *(jax.tree.leaves(t.problem.params) for t in (task, again)), strict=True
+    ):
         np.testing.assert_array_equal(leaf, other)
     rotated = digits.build(
         digits.Options(cache=str(cache), **{**SMALL, "condition": "rotated"}, precision="bfloat16")
     )
     assert rotated.provenance["base"]["cache"] == "hit"  # one base serves every condition
-    assert (np.asarray(rotated.test["image"]) != np.asarray(task.test["image"])).any()
-    assert rotated.predict_fn(rotated.params, rotated.test).dtype == jnp.float32
+    assert (
+        np.asarray(rotated.problem.test["image"]) != np.asarray(task.problem.test["image"])
+    ).any()
+    assert (
+        rotated.problem.predict_fn(rotated.problem.params, rotated.problem.test).dtype
+        == jnp.float32
+    )
     another = digits.build(digits.Options(cache=str(cache), **SMALL, seed=1))
     assert another.provenance["base"]["cache"] == "miss"
-    assert (another.targets != task.targets).any()
+    assert (another.problem.targets != task.problem.targets).any()
 
 
 def test_experts_side_by_side_score_as_one_by_one(task):
     population = tj.population(jax.random.key(1), 12, (0.02, 0.1), noise=tj.rademacher())
-    together = tj.score(task.score_fn, task.params, population, task.train, block_size=4)
+    together = tj.score(
+        task.problem.score_fn, task.problem.params, population, task.problem.train, block_size=4
+    )
     for index in (0, 5, 11):
-        alone = jax.jit(task.score_fn)(tj.perturb(task.params, population[index]), task.train)
+        alone = jax.jit(task.problem.score_fn)(
+            tj.perturb(task.problem.params, population[index]), task.problem.train
+        )
         # An item may fall to the other side of a tie between two logits.
         assert abs(float(together.values[index]) - float(alone.mean())) <= 1 / 40
     assert len(np.unique(together.values)) > 1
@@ -101,9 +117,9 @@ def test_another_set_becomes_a_task(tmp_path):
     task = digits.build(options)
     assert task.provenance["items"]["pretrain"] == 120 - 90
     assert task.provenance["dataset"]["version"] == "1.2.0"
-    logits = jax.jit(task.predict_fn)(task.params, task.test)
+    logits = jax.jit(task.problem.predict_fn)(task.problem.params, task.problem.test)
     assert logits.shape == (20, 7) and np.isfinite(logits).all()
-    assert float(task.train["image"].max()) <= 1
+    assert float(task.problem.train["image"].max()) <= 1
 
 
 @pytest.mark.parametrize(

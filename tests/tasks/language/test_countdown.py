@@ -22,6 +22,6 @@ def test_countdown_generates_puzzles_and_keeps_the_parts_apart(models, monkeypat
     solved = [
         f"<answer>{row['solution']}</answer>" for row in puzzles(pathlib.Path("tfds"), 5, 3, 0)[1]
     ]
-    graded = task.answering.read(0, said(open_tokenizer(models / "plain"), solved))
+    graded = task.problem.answering.read(0, said(open_tokenizer(models / "plain"), solved))
     assert graded.items.tolist() == [[1, 1, 1]]
     assert task.provenance["data"]["split"] == "generated with seed 0"

@@ -23,15 +23,17 @@ def test_the_authors_math500(models, tokenizer, in_process):
         test_items=480,
         allow_test_selection=True,
     )
-    found = asked(tokenizer, task.train, *task.answering.pieces)
+    found = asked(tokenizer, task.problem.train, *task.problem.answering.pieces)
     assert len(set(found)) == len(found) == 500
     polar = next(i for i, text in enumerate(found) if text.startswith("Convert the point $(0,3)$"))
     texts = [""] * 500
     texts[polar] = r"\boxed{(3, \frac{\pi}{2})}"
-    graded = [task.grade(said(tokenizer, texts[:20]))] if polar < 20 else []
+    graded = [task.problem.grade(said(tokenizer, texts[:20]))] if polar < 20 else []
     first = 20
-    for number, size in enumerate(task.answering.sizes):
+    for number, size in enumerate(task.problem.answering.sizes):
         if first <= polar < first + size:
-            graded += [task.answering.read(number, said(tokenizer, texts[first : first + size]))]
+            graded += [
+                task.problem.answering.read(number, said(tokenizer, texts[first : first + size]))
+            ]
         first += size
     assert first == 500 and graded[0].items.sum() == 1

@@ -15,7 +15,10 @@ def test_mbpp_selects_and_tests_on_the_published_ranges(models, tokenizer, tmp_p
     numbers = [1, 10, 11, 510, 511, 600, 601, 974]
     rows = [{**MBPP.row(0), "text": f"Task {n}.", "task_id": n} for n in numbers]
     task = build(mbpp, models / "plain", data=str(write(tmp_path / "mbpp.jsonl", rows)))
-    found = [text.split(".")[0] for text in asked(tokenizer, task.train, *task.answering.pieces)]
+    found = [
+        text.split(".")[0]
+        for text in asked(tokenizer, task.problem.train, *task.problem.answering.pieces)
+    ]
     assert found == ["Task 601", "Task 974", "Task 11", "Task 510"]
     assert task.provenance["data"]["split"] == "ranges" and not task.notes
     part = [dict(row, task_id=11 + i, text=f"Task {i}.") for i, row in enumerate(rows)]
@@ -29,12 +32,12 @@ def test_mbpp_selects_and_tests_on_the_published_ranges(models, tokenizer, tmp_p
 def test_the_authors_mbpp(models, tokenizer, in_process):
     path = f"{real('mbpp')}/mbpp.jsonl"
     task = build(mbpp, models / "plain", data=path, train_items=371, test_items=500)
-    found = asked(tokenizer, task.train, *task.answering.pieces)
+    found = asked(tokenizer, task.problem.train, *task.problem.answering.pieces)
     assert len(found) == 871 and task.provenance["data"]["split"] == "ranges"
     assert found[371].startswith("Write a python function to remove first and last occurrence of")
-    size = task.answering.sizes[0]
+    size = task.problem.answering.sizes[0]
     program = "def remove_Occ(s, ch):\n    s = s.replace(ch, '', 1)[::-1]\n"
     program += "    return s.replace(ch, '', 1)[::-1]\n"
     texts = [f"```python\n{program}```"] + [""] * (size - 1)
-    graded = task.answering.read(0, said(tokenizer, texts))
+    graded = task.problem.answering.read(0, said(tokenizer, texts))
     assert graded.items[0, 0] == 1 and graded.items.sum() == 1

@@ -38,12 +38,12 @@ def test_qa_takes_a_grader_by_name(
     task = build(
         qa, models / "plain", data=data, grader=grader, train_items=1, test_items=1, **more
     )
-    graded = task.grade(said(tokenizer, [right], [wrong]))
+    graded = task.problem.grade(said(tokenizer, [right], [wrong]))
     assert graded.items.tolist() == [[1], [0]]
     if answer is not None:
         assert graded.answers[0, 0] == answer
     if more:
-        assert "? (red, infrared)" in asked(tokenizer, task.train)[0]
+        assert "? (red, infrared)" in asked(tokenizer, task.problem.train)[0]
 
 
 def test_qa_takes_own_columns_an_own_grader_and_an_own_prompt(
@@ -63,9 +63,9 @@ def test_qa_takes_own_columns_an_own_grader_and_an_own_prompt(
             grader=grader,
             prompt="{Wo}, {question:>8} {{}}",
         )
-        found = asked(tokenizer, task.train, *task.answering.pieces)
+        found = asked(tokenizer, task.problem.train, *task.problem.answering.pieces)
         assert sorted(found) == [f"Ulm, {'Wie ' + str(i) + '?':>8} {{}}" for i in range(4)]
-        graded = task.grade(said(tokenizer, ["abcd", "ab"]))
+        graded = task.problem.grade(said(tokenizer, ["abcd", "ab"]))
         wert = [4 + int(text[-5]) for text in found[:2]]
         np.testing.assert_allclose(graded.items, [[4 / wert[0], 2 / wert[1]]])
         assert graded.answers[0].tolist() == [f"Wie {w - 4}?" for w in wert]

@@ -5,13 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+from kept_programs import kept_programs
 from language_tasks import OWN, InProcess, build, refused, thicket, write
 
-from thicket_jax.mapping import devices as dv
-from thicket_jax.mapping import programs as compiled
+import thicket_jax as tj
+from thicket_jax.mapping.placement import place
 from thicket_jax.runs import export
 from thicket_jax.runs import record as run_record
-from thicket_jax.scoring.scorer import Scorer
 from thicket_jax.tasks.language import gsm8k, shared
 from thicket_jax.text.graders import numbers
 
@@ -73,20 +73,19 @@ def test_the_log_keeps_every_answer_of_every_expert(run, models, data, tokenizer
         test_items=B_TEST,
     )
     experts = export.load_population(run)
-    mapper = dv.mapper(None, "none", task.params)
-    programs = len(compiled._PROGRAMS)
-    scorer = Scorer(
-        task.score_fn,
-        task.params,
-        experts,
-        task.train,
-        mapper=mapper,
-        grade=task.grade,
-        block_size=1,
+    placement = place(task.problem.params, backend="none", block_size=1)
+    programs = kept_programs()
+    scorer = tj.Scorer.placed(
+        task.problem.score_fn,
+        task.problem.params,
+        experts.noise,
+        task.problem.train,
+        placement,
+        grade=task.problem.grade,
         with_id=True,
     )
-    chunks = list(scorer.map.chunks(experts))
-    assert len(compiled._PROGRAMS) == programs  # the run's own program
+    chunks = list(scorer.chunks(experts))
+    assert kept_programs() == programs  # the run's own program
     tokens = np.concatenate([chunk.outputs["tokens"] for chunk in chunks]).reshape(N, B_TRAIN, T)
     rows = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
     ranks = np.argsort(record.ranks)
@@ -205,11 +204,11 @@ def test_a_run_is_resumed_unless_a_right_answer_changed(run, data, tmp_path, cap
 
 
 def test_a_run_of_stories(run, models, tmp_path, in_process):
-    programs = len(compiled._PROGRAMS)
+    programs = kept_programs()
     width = run_record.load(run).config["task_provenance"]["prompt_tokens"]
     words = ["--model", models / "chat", "--system", "x" * (width - 88), "--out", tmp_path / "run"]
     assert thicket("run", "stories", *words, *RUN) == 0
-    assert len(compiled._PROGRAMS) == programs  # equal shapes are one program
+    assert kept_programs() == programs  # equal shapes are one program
     record = run_record.load(tmp_path / "run")
     assert record.config["task_provenance"]["prompt_tokens"] == width
     assert record.train.shape == (N, B_TRAIN) and record.texts.shape == (K, B_TEST)

@@ -32,11 +32,11 @@ def test_a_task_asks_and_grades_in_every_format(case, models, tokenizer, tmp_pat
     else:
         write(tmp_path / "data" / case.train, rows)
     task = build(case.module, models / "plain", data=str(tmp_path / "data"), **case.options)
-    found = asked(tokenizer, task.train, *task.answering.pieces)
+    found = asked(tokenizer, task.problem.train, *task.problem.answering.pieces)
     assert len(set(found)) == 4
     for i, prompt in enumerate(found):
         assert all(part in prompt for part in case.asked(i)), prompt
-    for first, read in ((0, task.grade), (2, lambda x: task.answering.read(0, x))):
+    for first, read in ((0, task.problem.grade), (2, lambda x: task.problem.answering.read(0, x))):
         items = (first, first + 1)
         graded = read(said(tokenizer, map(case.right, items), map(case.wrong, items)))
         np.testing.assert_array_equal(graded.items, [[1, 1], [0, 0]])
@@ -83,7 +83,7 @@ def test_the_chat_template_is_applied_where_there_is_one(models, tokenizer, tmp_
 
     def prompts(model, **options):
         task = build(qa, models / model, data=data, **options)
-        found = sorted(asked(tokenizer, task.train, *task.answering.pieces))
+        found = sorted(asked(tokenizer, task.problem.train, *task.problem.answering.pieces))
         return found[0], task.provenance["chat_template"]
 
     assert prompts("plain") == ("Number 0?", False)
@@ -108,9 +108,15 @@ def test_right_answers_are_part_of_a_runs_fingerprint(models, tmp_path, in_proce
 
     def prints(rows, **options):
         task = build(qa, models / "plain", data=str(write(tmp_path / "a.jsonl", rows)), **options)
-        leaves = [task.train, *task.answering.pieces, *task.answering.sampled]
+        leaves = [
+            task.problem.train,
+            *task.problem.answering.pieces,
+            *task.problem.answering.sampled,
+        ]
         assert all((x["items"].dtype, x["items"].shape) == (np.uint8, (32,)) for x in leaves)
-        return files.fingerprint(task.train), files.fingerprint(task.answering.pieces)
+        return files.fingerprint(task.problem.train), files.fingerprint(
+            task.problem.answering.pieces
+        )
 
     before = prints(rows)
     assert prints(rows) == before

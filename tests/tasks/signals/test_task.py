@@ -43,16 +43,17 @@ def test_sigma_follows_the_base(pretrain):
 
 def test_a_task_has_what_the_search_needs():
     task = signals.build(options())
-    assert (task.name, task.metric, task.combines) == ("signals", "mse", ("mean", "median"))
-    for batch, num in ((task.train, 40), (task.test, 24)):
+    assert (task.name, task.problem.metric.name) == ("signals", "mse")
+    assert tuple(task.problem.combines) == ("mean", "median")
+    for batch, num in ((task.problem.train, 40), (task.problem.test, 24)):
         assert batch["context"].shape == (num, 10)
         assert batch["future"].shape == (num, 60)
-    scores = jax.jit(task.score_fn)(task.params, task.test)
-    answers = np.asarray(jax.jit(task.predict_fn)(task.params, task.test))
-    assert answers.shape == task.targets.shape == (24, 60)
-    np.testing.assert_allclose(scores, -((answers - task.targets) ** 2).mean(1), rtol=1e-4)
-    assert (task.targets == task.test["future"]).all()
-    assert (task.exhibits["test_context"] == task.test["context"]).all()
+    scores = jax.jit(task.problem.score_fn)(task.problem.params, task.problem.test)
+    answers = np.asarray(jax.jit(task.problem.predict_fn)(task.problem.params, task.problem.test))
+    assert answers.shape == task.problem.targets.shape == (24, 60)
+    np.testing.assert_allclose(scores, -((answers - task.problem.targets) ** 2).mean(1), rtol=1e-4)
+    assert (task.problem.targets == task.problem.test["future"]).all()
+    assert (task.problem.exhibits["test_context"] == task.problem.test["context"]).all()
     assert "51,073 parameters" in task.model
     assert "xavier" in task.model
     assert task.notes == ()
@@ -60,7 +61,7 @@ def test_a_task_has_what_the_search_needs():
 
 
 def bits(task):
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(task.params)]
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(task.problem.params)]
 
 
 def rows(batch):
@@ -70,7 +71,7 @@ def rows(batch):
 @pytest.mark.parametrize("target", ["sinusoid", "line", "mixed"])
 def test_train_and_test_never_meet(target):
     task = signals.build(options(target=target, train_items=300, test_items=300))
-    train, test = rows(task.train), rows(task.test)
+    train, test = rows(task.problem.train), rows(task.problem.test)
     assert len(train) == len(test) == 300
     assert not train & test
 
@@ -91,27 +92,27 @@ def test_the_streams_are_keys_of_their_own():
 
 def test_the_test_set_does_not_depend_on_the_train_set():
     small, large = (signals.build(options(train_items=n)) for n in (8, 80))
-    assert (small.targets == large.targets).all()
+    assert (small.problem.targets == large.problem.targets).all()
 
 
 def test_the_seed_changes_data_and_base():
     first, second = (signals.build(options(seed=seed)) for seed in (0, 1))
-    assert not rows(first.train) & rows(second.train)
-    kernels = [task.params["layer_1"]["kernel"] for task in (first, second)]
+    assert not rows(first.problem.train) & rows(second.problem.train)
+    kernels = [task.problem.params["layer_1"]["kernel"] for task in (first, second)]
     assert not (kernels[0] == kernels[1]).any()
 
 
 def test_the_prng_of_the_experts_changes_neither_data_nor_base():
     first, second = (signals.build(options(prng=p)) for p in ("threefry2x32", "threefry4x32"))
-    assert rows(first.train) == rows(second.train)
+    assert rows(first.problem.train) == rows(second.problem.train)
     assert bits(first) == bits(second)
 
 
 @pytest.mark.parametrize("target", ["one_line", "one_sigmoid"])
 def test_a_one_target_says_that_training_and_test_coincide(target):
     task = signals.build(options(target=target))
-    assert rows(task.train) == rows(task.test)
-    assert len(rows(task.train)) == 1
+    assert rows(task.problem.train) == rows(task.problem.test)
+    assert len(rows(task.problem.train)) == 1
     assert any(target in note and "coincide" in note for note in task.notes)
 
 
@@ -135,8 +136,11 @@ def test_bad_options_are_refused_in_one_line(change, message):
 
 def test_bfloat16_is_an_option():
     exact, rounded = (signals.build(options(precision=p)) for p in ("float32", "bfloat16"))
-    assert rounded.params["layer_0"]["kernel"].dtype == jnp.float32
-    first, second = (np.asarray(jax.jit(t.score_fn)(t.params, t.test)) for t in (exact, rounded))
+    assert rounded.problem.params["layer_0"]["kernel"].dtype == jnp.float32
+    first, second = (
+        np.asarray(jax.jit(t.problem.score_fn)(t.problem.params, t.problem.test))
+        for t in (exact, rounded)
+    )
     assert first.dtype == second.dtype == np.float32
     assert (first != second).any()
     np.testing.assert_allclose(first, second, rtol=0.1)
@@ -191,14 +195,14 @@ def test_a_damaged_base_is_named(tmp_path):
 def record(target="sinusoid", kept=10, randoms=12):
     task = signals.build(options(target=target))
     rng = np.random.default_rng(0)
-    noise = rng.normal(scale=0.2, size=(kept + randoms + 1, *task.targets.shape))
-    answers = task.targets + noise.cumsum(-1)
+    noise = rng.normal(scale=0.2, size=(kept + randoms + 1, *task.problem.targets.shape))
+    answers = task.problem.targets + noise.cumsum(-1)
     return types.SimpleNamespace(
         answers=answers[:kept],
         base_answers=answers[kept],
         random_answers=answers[kept + 1 :],
-        targets=task.targets,
-        exhibits=task.exhibits,
+        targets=task.problem.targets,
+        exhibits=task.problem.exhibits,
     )
 
 

@@ -23,17 +23,32 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from thicket_jax.ensembles.combine import combine_rules
 from thicket_jax.errors import check_choice, check_count
 from thicket_jax.experts.population import PRNGS
+from thicket_jax.scoring.metrics import metric
+from thicket_jax.search.problem import Problem
 from thicket_jax.tasks import task
 from thicket_jax.tasks.base_model import cached
-from thicket_jax.tasks.images import conditions
-from thicket_jax.tasks.images import model as image_model
-from thicket_jax.tasks.images.conditions import CONDITIONS, apply_condition
+from thicket_jax.tasks.images.conditions import (
+    CONDITIONS,
+    MAX_ANGLE,
+    NOISE,
+    SHIFT,
+    apply_condition,
+)
 from thicket_jax.tasks.images.datasets import ImageSet, open_images, split_items
 from thicket_jax.tasks.images.figure import EXHIBITED
 from thicket_jax.tasks.images.figure import draw as draw
-from thicket_jax.tasks.images.model import Net, Params, pretrain
+from thicket_jax.tasks.images.model import (
+    BATCH,
+    FIRST_WIDTH,
+    LAST_WIDTH,
+    LEARNING_RATE,
+    Net,
+    Params,
+    pretrain,
+)
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 MOST_PRETRAIN_ITEMS = 8192
@@ -80,8 +95,8 @@ def build(options: Options) -> task.Task:
       DataError: the data set is missing, damaged, of another kind, or too small; or the cached
         base model is damaged.
     """
-    check_choice("condition", options.condition, tuple(CONDITIONS))
-    check_choice("precision", options.precision, tuple(DTYPES))
+    check_choice("condition", options.condition, CONDITIONS)
+    check_choice("precision", options.precision, DTYPES)
     check_choice("prng", options.prng, PRNGS)
     steps = check_count("pretrain_steps", options.pretrain_steps)
     counts = _counts(options)
@@ -113,21 +128,24 @@ def build(options: Options) -> task.Task:
     accuracies = _accuracies(net, dtype, params, keys, jnp.asarray(held), *_clean(images, held))
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     size = "×".join(map(str, images.shape))
+    shown = test["image"][:EXHIBITED]
     return task.Task(
         name="digits",
         model=(
             f"convolutional net, {net.depth} layers of 3×3, {count:,} parameters, {size} images of "
             f"{options.dataset}, trained {steps} steps on {len(CONDITIONS)} conditions"
         ),
-        metric="accuracy",
-        params=params,
-        score_fn=score_fn,
-        predict_fn=predict_fn,
-        train=train,
-        test=test,
-        targets=np.asarray(test["label"]),
-        combines=("majority_vote", "mean_probs"),
-        exhibits={"test_images": np.asarray(jnp.round(255 * test["image"][:EXHIBITED]), np.uint8)},
+        problem=Problem(
+            score_fn=score_fn,
+            params=params,
+            train=train,
+            predict_fn=predict_fn,
+            test=test,
+            targets=np.asarray(test["label"]),
+            metric=metric("accuracy"),
+            combines=combine_rules("majority_vote", "mean_probs"),
+            exhibits={"test_images": np.asarray(jnp.round(255 * shown), np.uint8)},
+        ),
         provenance={
             "dataset": {
                 "name": images.name,
@@ -212,11 +230,11 @@ def _base(
         "flax": flax.__version__,
         "optax": optax.__version__,
         "steps": steps,
-        "batch": image_model.BATCH,
-        "learning_rate": image_model.LEARNING_RATE,
-        "widths": [image_model.FIRST_WIDTH, image_model.LAST_WIDTH],
+        "batch": BATCH,
+        "learning_rate": LEARNING_RATE,
+        "widths": [FIRST_WIDTH, LAST_WIDTH],
         "conditions": list(CONDITIONS),
-        "condition_sizes": [conditions.MAX_ANGLE, conditions.NOISE, conditions.SHIFT],
+        "condition_sizes": [MAX_ANGLE, NOISE, SHIFT],
         "images": digest.hexdigest()[:16],
     }
     fingerprint = {

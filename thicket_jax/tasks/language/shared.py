@@ -15,10 +15,12 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from thicket_jax.ensembles.combine import combine_rules
 from thicket_jax.errors import ArgumentError, DataError, ScoreError, check_choice, check_count
-from thicket_jax.mapping import devices as dv
+from thicket_jax.mapping.devices import memory_bytes
+from thicket_jax.scoring.metrics import metric
 from thicket_jax.scoring.scores import Graded
-from thicket_jax.search.problem import Answering
+from thicket_jax.search.problem import Answering, Problem
 from thicket_jax.tasks import task
 from thicket_jax.text import pretrained, prompts
 from thicket_jax.text.config import DTYPES, Config, read_config
@@ -163,14 +165,27 @@ def build(options: Options, spec: Spec, split: Split) -> task.Task:
     )
     read = _Reader(graders, tokenizer, config.eos_ids, tuple(sizes))
     template = options.chat or (options.chat is None and tokenizer.has_chat_template)
+    problem = Problem(
+        score_fn=decoder(config, options.max_tokens, model.dtype),
+        params=model.params,
+        train={**batches[0], **greedy},
+        metric=metric("accuracy"),
+        combines=combine_rules("majority_vote", "weighted_vote"),
+        grade=lambda outputs: read(0, outputs),
+        with_id=True,
+        answering=Answering(
+            pieces=tuple({**batch, **greedy} for batch in batches[1:]),
+            sampled=tuple({**batch, **drawn} for batch in batches[1:]),
+            read=lambda piece, outputs: read(piece + 1, outputs),
+            classes=graders.classes,
+            sizes=tuple(sizes[1:]),
+        ),
+        layout=prompts.LAYOUT,
+    )
     return task.Task(
         name=spec.name,
         model=model.description,
-        metric="accuracy",
-        params=model.params,
-        score_fn=decoder(config, options.max_tokens, model.dtype),
-        train={**batches[0], **greedy},
-        combines=("majority_vote", "weighted_vote"),
+        problem=problem,
         notes=(*spec.notes, *split.notes),
         provenance={
             "data": split.provenance,
@@ -183,16 +198,6 @@ def build(options: Options, spec: Spec, split: Split) -> task.Task:
                 "top_p": options.sample_top_p,
             },
         },
-        grade=lambda outputs: read(0, outputs),
-        with_id=True,
-        answering=Answering(
-            pieces=tuple({**batch, **greedy} for batch in batches[1:]),
-            sampled=tuple({**batch, **drawn} for batch in batches[1:]),
-            read=lambda piece, outputs: read(piece + 1, outputs),
-            classes=graders.classes,
-            sizes=tuple(sizes[1:]),
-        ),
-        layout=prompts.LAYOUT,
         close=graders.close,
     )
 
@@ -333,7 +338,7 @@ def _rows(options: Options, model: Pretrained, width: int, count: int) -> int:
     device = jax.local_devices()[0]
     room = _CPU_CACHE_BYTES
     if device.platform != "cpu":
-        room = int(dv.memory_bytes(device) * _ACCELERATOR_SHARE)
+        room = int(memory_bytes(device) * _ACCELERATOR_SHARE)
     one = cache_bytes(model.config, 1, width + options.max_tokens, model.dtype)
     most = max(32 if device.platform == "cpu" else 1, room // one)
     chunks = -(-count // most)

@@ -23,7 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from thicket_jax.ensembles.combine import combine_rules
 from thicket_jax.errors import check_choice, check_count
+from thicket_jax.scoring.metrics import metric
+from thicket_jax.search.problem import Problem
 from thicket_jax.tasks import task
 from thicket_jax.tasks.base_model import cached
 from thicket_jax.tasks.signals.families import ONE, SAMPLED, SIGNALS, family_batch
@@ -88,7 +91,7 @@ def build(options: Options) -> task.Task:
     """
     check_choice("pretrain", options.pretrain, PRETRAINS)
     check_choice("target", options.target, SIGNALS)
-    check_choice("precision", options.precision, tuple(DTYPES))
+    check_choice("precision", options.precision, DTYPES)
     dtype = DTYPES[options.precision]
     train = _sequences(options, "train", check_count("train_items", options.train_items))
     test = _sequences(options, "test", check_count("test_items", options.test_items))
@@ -107,16 +110,18 @@ def build(options: Options) -> task.Task:
     return task.Task(
         name="signals",
         model=f"MLP {shape}, ReLU, {count:,} parameters, {origin} {options.pretrain}",
-        metric="mse",
-        params=params,
-        score_fn=score_fn,
-        predict_fn=predict_fn,
-        train=train,
-        test=test,
-        targets=np.asarray(test["future"]),
-        combines=("mean", "median"),
+        problem=Problem(
+            score_fn=score_fn,
+            params=params,
+            train=train,
+            predict_fn=predict_fn,
+            test=test,
+            targets=np.asarray(test["future"]),
+            metric=metric("mse"),
+            combines=combine_rules("mean", "median"),
+            exhibits={"test_context": np.asarray(test["context"])},
+        ),
         notes=notes,
-        exhibits={"test_context": np.asarray(test["context"])},
         provenance=provenance,
     )
 
