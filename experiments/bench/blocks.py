@@ -11,6 +11,7 @@ from experiments.bench import mlp, timing
 from experiments.common.readme import markdown_table, number
 from thicket_jax.experts.noise import Noise
 from thicket_jax.mapping import devices
+from thicket_jax.mapping.placement import Placement
 from thicket_jax.scoring.scorer import Scorer
 from thicket_jax.tasks.signals import model as signal_model
 
@@ -31,7 +32,7 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
       samples and its time over the best one's; what `auto` took.
     """
     del torch_python
-    mapper = devices.mapper()
+    mapper = devices.make_mapper()
     blocks, rounds = ((1, 2), 2) if quick else (BLOCKS, 5)
     num = blocks[-1] * mapper.count
     found = {}
@@ -88,9 +89,9 @@ def _sweep(
     sizes: dict[str, int] = {}
     for block in (*blocks, "auto"):
         size: Any = block
-        scorer = Scorer(*work[:2], experts, work[2], mapper=mapper, block_size=size)
-        scorer.map.prepare()
-        sizes[str(block)] = scorer.map.block
+        scorer = Scorer.placed(*work[:2], experts.noise, work[2], Placement(mapper, size))
+        scorer.expert_map.prepare(experts)
+        sizes[str(block)] = scorer.expert_map.block(experts)
         contenders[str(block)] = _timed(scorer, experts)
     for contender in contenders.values():  # once, untimed
         contender()

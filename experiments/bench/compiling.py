@@ -11,6 +11,7 @@ from experiments.bench import mlp, timing
 from experiments.common.readme import markdown_table, number
 from thicket_jax.experts.noise import Noise
 from thicket_jax.mapping import devices
+from thicket_jax.mapping.placement import Placement
 from thicket_jax.scoring.scorer import Scorer
 
 SIGMA, WIDTH, BATCH = 0.01, 64, 16
@@ -31,7 +32,7 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
         middle, rounds = (1024, 8, 4), 5
         settings = [(16, 8, 4), middle, (65536, 8, 4)]
         settings += [(1024, 1, 4), (1024, 64, 4), (1024, 8, 1), (1024, 8, 16)]
-    mapper = devices.mapper()
+    mapper = devices.make_mapper()
     contenders = {
         _name(law, setting): _compiling(noise, mapper, *setting)
         for law, noise in LAWS.items()
@@ -84,9 +85,11 @@ def _compiling(
     experts = tj.population(jax.random.key(0), num * mapper.count, SIGMA, noise=noise)
 
     def once() -> float:
-        scorer = Scorer(mlp.new_score_fn(), params, experts, x, mapper=mapper, block_size=block)
-        scorer.map.prepare()
-        return scorer.map.compile_seconds
+        scorer = Scorer.placed(
+            mlp.new_score_fn(), params, experts.noise, x, Placement(mapper, block)
+        )
+        scorer.expert_map.prepare(experts)
+        return scorer.expert_map.compile_seconds
 
     return once
 

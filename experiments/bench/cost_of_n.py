@@ -93,6 +93,7 @@ def score_once(num: int, block_size: int | str) -> dict[str, Any]:
 
     from thicket_jax.experts.population import population
     from thicket_jax.mapping import devices
+    from thicket_jax.mapping.placement import Placement
     from thicket_jax.scoring.scorer import Scorer
     from thicket_jax.tasks.signals import model as signal_model
     from thicket_jax.tasks.signals.families import family_batch
@@ -113,9 +114,9 @@ def score_once(num: int, block_size: int | str) -> dict[str, Any]:
     jax.block_until_ready((params, points))
     jax.monitoring.register_event_duration_secs_listener(listen)
     began = time.perf_counter()
-    mapper = devices.mapper()
-    scorer = Scorer(score_fn, params, experts, points, mapper=mapper, block_size=block_size)
-    scorer.map.prepare()
+    mapper = devices.make_mapper()
+    scorer = Scorer.placed(score_fn, params, experts.noise, points, Placement(mapper, block_size))
+    scorer.expert_map.prepare(experts)
     setup, before = time.perf_counter() - began, len(compiled)
     began = time.perf_counter()
     scored = sum(len(part) for _, part in scorer.stream(experts))
@@ -126,8 +127,8 @@ def score_once(num: int, block_size: int | str) -> dict[str, Any]:
         "compilations": len(compiled),
         "compilations_while_scoring": len(compiled) - before,
         "peak_bytes": _peak_bytes(mapper.devices[0]),
-        "temporary_bytes": devices.program_bytes(scorer.map._program()[0])[1],
-        "block_size": scorer.map.block,
+        "temporary_bytes": scorer.expert_map.program(experts).temporary_bytes,
+        "block_size": scorer.expert_map.block(experts),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
     }
 

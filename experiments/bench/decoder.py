@@ -66,7 +66,7 @@ def run(quick: bool, torch_python: str | None = None, model: str | None = None) 
     asked = draw.integers(0, config.vocab_size, (rows, width)).tolist()
     batch = prompts.lay_out(asked, rows=rows, chunks=1, width=width, pad_id=0) | sampling(0)
     work = _Decoding(params, decoder(config, tokens, DTYPE), batch)
-    mapper = devices.mapper()
+    mapper = devices.make_mapper()
     contenders = _contenders(work, mapper, block, quick)
     for contender, _, _ in contenders.values():  # once, untimed
         contender()

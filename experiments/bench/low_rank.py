@@ -20,6 +20,7 @@ from thicket_jax.experts.perturbation import apply_noise
 from thicket_jax.experts.population import Population
 from thicket_jax.experts.scales import leaf_scales
 from thicket_jax.mapping import devices, implicit
+from thicket_jax.mapping.placement import Placement
 from thicket_jax.scoring.scorer import Scorer
 
 SIGMA = 0.01
@@ -46,7 +47,7 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
     del torch_python
     width, layers = (16, 2) if quick else (mlp.WIDTH, mlp.LAYERS)
     shapes, rounds, a_call = (((16, 2),), 2, 64) if quick else (SHAPES, 7, _ROWS_A_CALL)
-    mapper = devices.mapper()
+    mapper = devices.make_mapper()
     params = mlp.parameters(width, layers)
     rates = low_rank_floor.rates(mapper, quick)
     found, targets = {}, []
@@ -157,17 +158,16 @@ class _Bench:
         D, num = self.mapper.count, self.mapper.count * self.experts * self.blocks
         experts = tj.population(jax.random.key(0), num, SIGMA, noise=noise)
         x = mlp.inputs(self.batch, self.width)
-        scorer = Scorer(
+        scorer = Scorer.placed(
             mlp.score_fn,
             self.params,
-            experts,
+            experts.noise,
             x,
-            mapper=self.mapper,
-            block_size=self.experts,
+            Placement(self.mapper, self.experts),
             keep_items=False,
         )
-        scorer.map.prepare()
-        assert scorer.map.block * D * self.blocks == num
+        scorer.expert_map.prepare(experts)
+        assert scorer.expert_map.block(experts) * D * self.blocks == num
         return (
             lambda: timing.seconds(lambda: [part.values for _, part in scorer.stream(experts)]),
             num * self.batch,

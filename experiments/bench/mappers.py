@@ -14,6 +14,7 @@ import thicket_jax as tj
 from experiments.bench import mlp, timing
 from experiments.common.readme import markdown_table, number
 from thicket_jax.mapping import devices
+from thicket_jax.mapping.placement import Placement
 from thicket_jax.scoring.scorer import Scorer
 
 COUNTS = (1, 2, 4, 8)
@@ -35,12 +36,12 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
     calls, num, rounds = (2, 16, 2) if quick else (200, 512, 7)
     found = jax.devices()
     counts = (2,) if quick else COUNTS
-    mappers = {_PLAIN: devices.mapper(found[:1], "none")}
+    mappers = {_PLAIN: devices.make_mapper(found[:1], "none")}
     for backend in ("pmap", "shard_map"):
         for count in counts:
             if count <= len(found):
                 chosen = tuple(found[:count])
-                # Made here, as `devices.mapper` takes none for a single device.
+                # Made here, as `devices.make_mapper` takes none for a single device.
                 mappers[f"{backend} on {count}"] = devices.Mapper(chosen, backend)
     tiny = {name: _calls(mapper, calls) for name, mapper in mappers.items()}
     timed = {}
@@ -98,15 +99,14 @@ def _scoring(mapper: devices.Mapper, num: int, quick: bool) -> Callable[[], floa
     """Scoring the same experts of a small MLP."""
     width, layers, batch = (8, 2, 2) if quick else (128, 4, 64)
     experts = tj.population(jax.random.key(0), num, SIGMA)
-    scorer = Scorer(
+    scorer = Scorer.placed(
         mlp.score_fn,
         mlp.parameters(width, layers),
-        experts,
+        experts.noise,
         mlp.inputs(batch, width),
-        mapper=mapper,
-        block_size=4,
+        Placement(mapper, 4),
     )
-    scorer.map.prepare()
+    scorer.expert_map.prepare(experts)
     return lambda: timing.seconds(lambda: [part.values for _, part in scorer.stream(experts)])
 
 

@@ -20,6 +20,7 @@ from experiments.bench import mlp, timing
 from experiments.common.readme import markdown_table, number
 from thicket_jax.errors import ArgumentError
 from thicket_jax.mapping import devices
+from thicket_jax.mapping.placement import Placement
 from thicket_jax.scoring.scorer import Scorer
 
 SIGMA, BATCH = 0.01, 8
@@ -101,18 +102,16 @@ def measure(mode: str, width: int, layers: int) -> dict[str, int]:
     noise, block, stream = MODES[mode]
     params = mlp.parameters(width, layers)
     experts = tj.population(jax.random.key(0), 2 * block, SIGMA, noise=noise)
-    mapper = devices.mapper(jax.devices()[:1])
-    scorer = Scorer(
+    mapper = devices.make_mapper(jax.devices()[:1])
+    scorer = Scorer.placed(
         mlp.score_fn,
         params,
-        experts,
+        experts.noise,
         mlp.inputs(BATCH, width),
-        mapper=mapper,
-        block_size=block,
-        stream=stream,
+        Placement(mapper, block, stream=stream),
     )
-    scorer.map.prepare()
-    temporary = devices.program_bytes(scorer.map._program()[0])[1]
+    scorer.expert_map.prepare(experts)
+    temporary = scorer.expert_map.program(experts).temporary_bytes
     before = _begin(mapper.devices[0])
     scored = sum(len(part) for _, part in scorer.stream(experts))
     assert scored == len(experts)

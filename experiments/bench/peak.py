@@ -38,6 +38,6 @@ def _product(m: int, k: int, n: int, dtype: str, count: int) -> Callable[[], jax
     if count == 1:
         multiply = jax.jit(jnp.matmul)
         return lambda: multiply(a, b)
-    both = devices.mapper(local).split((jnp.stack([a] * count), jnp.stack([b] * count)))
+    both = devices.make_mapper(local).split((jnp.stack([a] * count), jnp.stack([b] * count)))
     mapped = jax.pmap(jnp.matmul, devices=local)
     return lambda: mapped(*both)

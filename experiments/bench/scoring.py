@@ -22,6 +22,7 @@ from experiments.common import machine
 from experiments.common.readme import markdown_table, number
 from thicket_jax.errors import RunError
 from thicket_jax.mapping import devices
+from thicket_jax.mapping.placement import Placement
 from thicket_jax.scoring.metrics import metric
 from thicket_jax.scoring.scorer import Scorer
 from thicket_jax.selection.ranking import ranking
@@ -60,15 +61,14 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
     scorers, contenders = {}, {}
     experts = tj.population(jax.random.key(0), num, SIGMA)
     for dtype, task in built.items():
-        scorer = Scorer(
+        scorer = Scorer.placed(
             task.problem.score_fn,
             task.problem.params,
-            experts,
+            experts.noise,
             task.problem.train,
-            mapper=devices.mapper(),
-            block_size=block,
+            Placement(devices.make_mapper(), block),
         )
-        scorer.map.prepare()
+        scorer.expert_map.prepare(experts)
         scorers[dtype] = scorer
         contenders[f"thicket_jax, {dtype}"] = _timed(scorer, experts)
     with contextlib.ExitStack() as stack:
@@ -118,7 +118,7 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
             task.problem.train,
             experts,
             signals.DTYPES[dtype],
-            scorers[dtype].map.block,
+            scorers[dtype].expert_map.block(experts),
             rounds,
         )
         for dtype, task in built.items()
@@ -129,8 +129,10 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
         "experts_per_sample": num,
         "rounds": rounds,
         "operations_per_expert": _operations(items),
-        "block_size": {dtype: scorer.map.block for dtype, scorer in scorers.items()},
-        "compile_seconds": {dtype: s.map.compile_seconds for dtype, s in scorers.items()},
+        "block_size": {
+            dtype: scorer.expert_map.block(experts) for dtype, scorer in scorers.items()
+        },
+        "compile_seconds": {dtype: s.expert_map.compile_seconds for dtype, s in scorers.items()},
         "torch": None if worker is None else worker.about,
         "missing": None if worker is not None else INSTALL,
         "rows": rows,

@@ -43,7 +43,7 @@ def measure(
       medians as shares of the whole: what is left out last is the matrix products. A part may
       overlap with another on the processor, so that a small one can come out below zero.
     """
-    mapper = devices.mapper()
+    mapper = devices.make_mapper()
     D = mapper.count
     blocks = max(1, len(experts) // (D * block))
     num = D * blocks * block

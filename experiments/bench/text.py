@@ -66,7 +66,7 @@ def run(quick: bool, torch_python: str | None, model: str) -> dict[str, Any]:
         "tokens": tokens,
         "sigma": SIGMA,
         "rounds": rounds,
-        "devices": devices.mapper().count,
+        "devices": devices.make_mapper().count,
         "torch": scoring.pop("torch"),
         "scoring": scoring,
         "share": share,

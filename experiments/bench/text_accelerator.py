@@ -28,6 +28,8 @@ from thicket_jax.experts.population import population
 from thicket_jax.experts.scales import leaf_scales
 from thicket_jax.mapping import devices
 from thicket_jax.mapping.blocks import expert_map
+from thicket_jax.mapping.functions import mapped
+from thicket_jax.mapping.placement import Placement
 from thicket_jax.text import prompts
 from thicket_jax.text.decode import decoder, sampling
 from thicket_jax.text.model import cache_bytes
@@ -84,7 +86,7 @@ def decode_once(shape: str, size: Size) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         config = random_checkpoint.write_config(pathlib.Path(folder), shape, DTYPE)
     params = random_checkpoint.random_params(config, DTYPE)
-    mapper = devices.mapper()
+    mapper = devices.make_mapper()
     first = mapper.devices[0]
     room = CACHE_SHARE * devices.memory_bytes(first)
     one = cache_bytes(config, 1, size.prompt_tokens + tokens, DTYPE)
@@ -104,16 +106,14 @@ def decode_once(shape: str, size: Size) -> dict[str, Any]:
     for law in size.laws:
         experts = population(jax.random.key(0), 2**15, SIGMA, noise=Noise(law))
         decode = expert_map(
-            decoder(config, tokens, DTYPE),
+            mapped(decoder(config, tokens, DTYPE), with_id=True),
             params,
+            experts.noise,
             batch,
-            experts,
-            mapper=mapper,
-            block_size=size.block_size,
-            with_id=True,
+            Placement(mapper, size.block_size),
         )
-        decode.prepare()
-        block = decode.block
+        decode.prepare(experts)
+        block = decode.block(experts)
         num = 2 * mapper.count * block
         alone = jax.jit(apply_noise)
         scales = leaf_scales(params, make_plan(params, experts.noise))

@@ -22,6 +22,7 @@ from thicket_jax.errors import RunError
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import Population, population, unperturbed
 from thicket_jax.mapping import devices
+from thicket_jax.mapping.placement import Placement
 from thicket_jax.runs import log as run_log
 from thicket_jax.scoring.scorer import Scorer
 from thicket_jax.tasks import task
@@ -100,8 +101,10 @@ def measure(
     return {
         "experts_per_sample": counts,
         "same_base_rows": same,
-        "block_size": {name: one.scorer.map.block for name, one in ours.items()},
-        "compile_seconds": {name: one.scorer.map.compile_seconds for name, one in ours.items()},
+        "block_size": {name: one.scorer.expert_map.block(experts) for name, one in ours.items()},
+        "compile_seconds": {
+            name: one.scorer.expert_map.compile_seconds for name, one in ours.items()
+        },
         "torch": about,
         "missing": None if about is not None else INSTALL,
         "rows": rows,
@@ -116,17 +119,16 @@ class _Ours:
         self.num, self.used = how.num, 0
         total = how.num * (how.rounds + 1)
         self.experts: Population = population(jax.random.key(0), total, how.sigma, noise=Noise(law))
-        self.scorer = Scorer(
+        self.scorer = Scorer.placed(
             task.problem.score_fn,
             task.problem.params,
-            self.experts,
+            self.experts.noise,
             task.problem.train,
-            mapper=devices.mapper(),
+            Placement(devices.make_mapper(), block),
             grade=task.problem.grade,
-            block_size=block,
             with_id=task.problem.with_id,
         )
-        self.scorer.map.prepare()
+        self.scorer.expert_map.prepare(experts)
 
     def __call__(self) -> tuple[float, float]:
         """Scores the next experts; returns seconds, and the tokens that were generated."""
@@ -167,7 +169,7 @@ def _same_rows(worker: TorchWorker, ours: _Ours, request: dict[str, Any]) -> flo
       RunError: they differ, so that their times are not of the same work.
     """
     theirs = np.asarray(worker.ask("score", num=1, **request)["last"])
-    (chunk,) = ours.scorer.map.chunks(unperturbed(ours.experts))
+    (chunk,) = ours.scorer.chunks(unperturbed(ours.experts))
     same = float((chunk.outputs["tokens"][0, 0][:, : theirs.shape[1]] == theirs).all(-1).mean())
     if same < SAME_ROWS:
         raise RunError(f"only {same:.0%} of the base's texts are those of PyTorch; no comparison")

@@ -15,6 +15,8 @@ from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import Population, population
 from thicket_jax.mapping import devices
 from thicket_jax.mapping.blocks import expert_map
+from thicket_jax.mapping.functions import mapped
+from thicket_jax.mapping.placement import Placement
 
 WAYS = ("side by side", "one by one")
 
@@ -47,7 +49,7 @@ def measure(
       JSON values: seconds per call with all samples, texts/s, the share of the base's throughput
       in the same layout and of the base's in its faster one.
     """
-    mapper = devices.mapper()
+    mapper = devices.make_mapper()
     rows = block * int(np.prod(task.problem.train["start"].shape))
     contenders: dict[str, Callable[[], float]] = {}
     for way in WAYS:
@@ -82,16 +84,13 @@ def with_experts(
 ) -> Callable[[], float]:
     """Returns what decodes with all experts, `block` of them a call on every device, timed."""
     decode = expert_map(
-        task.problem.score_fn,
+        mapped(task.problem.score_fn, with_id=True),
         task.problem.params,
+        experts.noise,
         task.problem.train,
-        experts,
-        mapper=mapper,
-        block_size=block if way == "side by side" else 1,
-        with_id=True,
-        stream=stream,
+        Placement(mapper, block if way == "side by side" else 1, stream=stream),
     )
-    decode.prepare()
+    decode.prepare(experts)
     most = mapper.count * block
     return lambda: timing.seconds(lambda: [x.outputs for x in decode.chunks(experts, most)])
 

@@ -77,7 +77,7 @@ class Experiment:
       arguments: adds its own options to the parser.
       plan: (options, a folder that is removed at the end) → what to measure; options that cannot
         work are errors here, before anything is written.
-      report: (cell, its records) → lines for the terminal.
+      describe: (cell, its records) → lines for the terminal.
       judge: the table's entries → entries that it gets, such as verdicts.
       present: (the table's entries, folder) → what is shown, its pictures drawn into the folder.
       seeds: how many of everything, 1 in the quick form; None leaves it to the experiment.
@@ -88,7 +88,7 @@ class Experiment:
     quick: str
     arguments: Callable[[argparse.ArgumentParser], None]
     plan: Callable[[argparse.Namespace, pathlib.Path], Plan]
-    report: Callable[[Cell, list[Record]], list[str]]
+    describe: Callable[[Cell, list[Record]], list[str]]
     judge: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     present: Callable[[Mapping[str, Any], pathlib.Path], Shown]
     seeds: int | None = 3
@@ -219,7 +219,7 @@ def _measure(experiment: Experiment, plan: Plan, table: Table, began: float) -> 
         now = time.monotonic()
         added = table.append(cell.part, records, machine.provenance(), now - began)
         began = now
-        for line in experiment.report(cell, added):
+        for line in experiment.describe(cell, added):
             say(f"[{count}/{len(missing)}] {line}")
 
 

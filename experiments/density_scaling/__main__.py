@@ -24,7 +24,7 @@ DENSITY_SCALING = command.Experiment(
     quick="one width trained for a moment, few experts",
     arguments=_arguments,
     plan=cells.plan,
-    report=cells.report,
+    describe=cells.describe,
     judge=verdict.judge_table,
     present=present.present_table,
     layout=Layout(settings="identity", records=("records",), noun="models", once=True),

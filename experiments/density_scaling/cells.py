@@ -112,7 +112,7 @@ class Models:
         return [{"parameters": decoder.count(width), **more, **record} for record in found]
 
 
-def report(cell: Cell, records: list[dict[str, Any]]) -> list[str]:
+def describe(cell: Cell, records: list[dict[str, Any]]) -> list[str]:
     """Returns a model's densities and discordances, a line for each setting."""
     return [
         f"{record['kind']} {record['parameters']:,} parameters, seed {record['seed']}, "

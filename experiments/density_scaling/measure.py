@@ -17,6 +17,7 @@ from experiments.density_scaling.dataset import Lines
 from thicket_jax.analysis import density, discordance, reliability
 from thicket_jax.experts.population import unperturbed
 from thicket_jax.mapping import devices
+from thicket_jax.mapping.placement import Placement
 from thicket_jax.scoring.scorer import Scorer
 from thicket_jax.scoring.scores import Graded, concatenate
 
@@ -104,14 +105,13 @@ def measure(
             )
         experts = tj.population(key, counts.num, sigma)
         if scorer is None:
-            scorer = Scorer(
+            scorer = Scorer.placed(
                 decoder.answers(width),
                 params,
-                experts,
+                experts.noise,
                 batch,
-                mapper=devices.mapper(None, "pmap", params),
+                Placement(devices.make_mapper(None, "pmap", params), block_size),
                 grade=_grade,
-                block_size=block_size,
             )
         base = concatenate([part for _, part in scorer.stream(unperturbed(experts))])
         scores = concatenate([part for _, part in scorer.stream(experts)])

@@ -11,7 +11,7 @@ from flax import nnx
 import thicket_jax as tj
 from experiments.density_scaling.measure import CALIBRATION, Counts, Setting, summarise
 from thicket_jax.experts.population import unperturbed
-from thicket_jax.mapping import devices
+from thicket_jax.mapping.placement import place
 from thicket_jax.scoring.scorer import Scorer
 from thicket_jax.scoring.scores import concatenate
 from thicket_jax.tasks.language import stories
@@ -57,9 +57,10 @@ def measure(
                 )  # fmt: skip
             experts = tj.population(key, counts.num, sigma)
             if scorer is None:
-                scorer = Scorer(
-                    task.problem.score_fn, task.problem.params, experts, task.problem.train, grade=task.problem.grade,
-                    mapper=devices.mapper(None, "pmap", task.problem.params), with_id=True,
+                problem = task.problem
+                scorer = Scorer.placed(
+                    problem.score_fn, problem.params, experts.noise, problem.train,
+                    place(problem.params), grade=problem.grade, with_id=True,
                 )  # fmt: skip
             base = concatenate([part for _, part in scorer.stream(unperturbed(experts))])
             scores = concatenate([part for _, part in scorer.stream(experts)])

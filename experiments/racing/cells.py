@@ -38,7 +38,7 @@ def _without_seeds(case: Any) -> dict[str, Any]:
     return {name: x for name, x in dataclasses.asdict(case).items() if name != "seeds"}
 
 
-def report(cell: Cell, records: list[dict[str, Any]]) -> list[str]:
+def describe(cell: Cell, records: list[dict[str, Any]]) -> list[str]:
     """Returns what each way found, a line each."""
     (run,) = records
     k = run["ways"]["full"]["found"]  # full scoring finds all that there are

@@ -12,6 +12,7 @@ import numpy as np
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import population
 from thicket_jax.mapping import programs as kept
+from thicket_jax.mapping.placement import place
 from thicket_jax.search import pipeline
 from thicket_jax.selection import halving, race
 from thicket_jax.selection import rounds as racing
@@ -136,14 +137,15 @@ def _one_way(
         noise=Noise(options.noise, options.where, options.scale),
     )
     about = {"task": task.name, "model": task.model, "options": dataclasses.asdict(options)}
-    settings = pipeline.Settings(k=(case.k,), block_size=block_size, rule=rule)
-    problem = task.problem()
+    problem = task.problem
+    placement = place(problem.params, block_size=block_size)
+    settings = pipeline.Settings((case.k,), placement, rule=rule)
     if cold:
-        kept._PROGRAMS.clear()
+        kept._KEPT.clear()
         jax.clear_caches()
-    programs = set(kept._PROGRAMS)
+    programs = set(kept._KEPT)
     first, result = _timed(problem, experts, settings, about)
-    compiled = cold or not set(kept._PROGRAMS) <= programs
+    compiled = cold or not set(kept._KEPT) <= programs
     warm = first
     if compiled and not once:
         warm, result = _timed(problem, experts, settings, about)

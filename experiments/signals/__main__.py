@@ -21,7 +21,7 @@ SIGNALS = command.Experiment(
     quick="two pairs, one seed, 20 experts",
     arguments=_arguments,
     plan=cells.plan,
-    report=cells.report,
+    describe=cells.describe,
     judge=verdict.judge_table,
     present=present.present_table,
 )

@@ -46,7 +46,7 @@ def _check(pair: str) -> None:
     check_choice("target", target, SIGNALS)
 
 
-def report(cell: Cell, records: list[dict[str, Any]]) -> list[str]:
+def describe(cell: Cell, records: list[dict[str, Any]]) -> list[str]:
     """Returns a run's errors as one line."""
     (run,) = records
     return [

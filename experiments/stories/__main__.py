@@ -25,7 +25,7 @@ STORIES = command.Experiment(
     quick="one seed, 32 experts, few prompts",
     arguments=_arguments,
     plan=cells.plan,
-    report=cells.report,
+    describe=cells.describe,
     judge=verdict.judge_table,
     present=present.present_table,
     layout=Layout(noun="searches", once=True),

@@ -49,10 +49,10 @@ def _check(options: argparse.Namespace) -> None:
     check_sigmas(options.sigmas)
     pipeline.check_ks(options.k, check_count("num", options.num))
     for name in options.noises:
-        check_choice("noises", name, tuple(laws.FAMILIES))
+        check_choice("noises", name, laws.DENSE)
 
 
-def report(cell: Cell, records: list[dict[str, Any]]) -> list[str]:
+def describe(cell: Cell, records: list[dict[str, Any]]) -> list[str]:
     """Returns a search's accuracies as one line."""
     (run,) = records
     k = max(row["k"] for row in run["ensemble"])

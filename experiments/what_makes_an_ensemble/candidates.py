@@ -17,6 +17,8 @@ from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import Population, population
 from thicket_jax.mapping import devices as dv
 from thicket_jax.mapping.blocks import ExpertMap, expert_map
+from thicket_jax.mapping.functions import mapped
+from thicket_jax.mapping.placement import Placement
 from thicket_jax.scoring import metrics
 from thicket_jax.scoring.scores import Scores
 from thicket_jax.search import answers as test_answers
@@ -95,16 +97,15 @@ def _of_arrays(task: task.Task, experts: Population, case: Case, block: int | st
     train_targets, test_targets = (
         np.asarray(x[key]) for x in (task.problem.train, task.problem.test)
     )
-    mapper = dv.mapper(None, "pmap", task.problem.params)
+    mapper = dv.make_mapper(None, "pmap", task.problem.params)
 
     def program(batch: Any) -> ExpertMap:
         return expert_map(
-            task.problem.predict_fn,
+            mapped(task.problem.predict_fn),
             task.problem.params,
+            experts.noise,
             batch,
-            experts,
-            mapper=mapper,
-            block_size=block,
+            Placement(mapper, block),
         )
 
     trained = program(task.problem.train)
@@ -117,7 +118,7 @@ def _of_arrays(task: task.Task, experts: Population, case: Case, block: int | st
     found = _outputs(tested, populations.unperturbed(experts) + best + fresh)
     M = len(best)
     merged = {
-        k: _outputs(_with_params(tested, merging.merge(task.problem.params, best[:k])),
+        k: _outputs(tested.at(merging.merge(task.problem.params, best[:k])),
                     populations.unperturbed(experts))[0]
         for k in case.ks
     }  # fmt: skip
@@ -131,11 +132,14 @@ def _of_arrays(task: task.Task, experts: Population, case: Case, block: int | st
 
 def _of_text(task: task.Task, experts: Population, case: Case, block: int | str) -> Candidates:
     """A task whose answers are read on the host: classes, and the outcome of each as targets."""
-    mapper = dv.mapper(None, "pmap", task.problem.params)
+    mapper = dv.make_mapper(None, "pmap", task.problem.params)
     decoding = expert_map(
-        task.problem.score_fn, task.problem.params, task.problem.train, experts,
-        mapper=mapper, block_size=block, with_id=True,
-    )  # fmt: skip
+        mapped(task.problem.score_fn, with_id=True),
+        task.problem.params,
+        experts.noise,
+        task.problem.train,
+        Placement(mapper, block),
+    )
     base = populations.unperturbed(experts)
     train_strings, train_items = _read(decoding, base + experts, [task.problem.grade])
     values = train_items[1:].mean(1, dtype=np.float64)
@@ -147,9 +151,7 @@ def _of_text(task: task.Task, experts: Population, case: Case, block: int | str)
     merges: list[tuple[np.ndarray, np.ndarray]] = []
     for k in case.ks:
         params = merging.merge(task.problem.params, best[:k])
-        parts = [
-            _read(_with_params(m, params), base, [r]) for m, r in zip(maps, readers, strict=True)
-        ]
+        parts = [_read(XX(m, params), base, [r]) for m, r in zip(maps, readers, strict=True)]
         merges.append(tuple(np.concatenate(x, 1) for x in zip(*parts, strict=True)))  # type: ignore[arg-type]
     strings, items = (np.concatenate(x, 1) for x in zip(*tested, strict=True))
     strings = np.concatenate([strings, *(x for x, _ in merges)])
@@ -179,12 +181,6 @@ def _read(
     parts: Iterator[Any] = (reader(chunk.outputs) for chunk in program.chunks(experts))
     strings, items = zip(*((part.answers, part.items) for part in parts), strict=True)
     return np.concatenate(strings), np.concatenate(items)
-
-
-def _with_params(program: ExpertMap, params: Any) -> ExpertMap:
-    """The same compiled program around other parameters; the noise has to be absolute."""
-    _, data, *rest = program.shared
-    return dataclasses.replace(program, shared=(program.mapper.replicate(params), data, *rest))
 
 
 def _chosen(

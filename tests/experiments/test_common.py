@@ -159,7 +159,7 @@ class Toy:
             quick="little",
             arguments=lambda parser: parser.add_argument("--num", type=int, default=8),
             plan=self.plan,
-            report=lambda cell, records: [f"seed {r['seed']}: {r['found']}" for r in records],
+            describe=lambda cell, records: [f"seed {r['seed']}: {r['found']}" for r in records],
             judge=lambda table: {"sum": sum(run["found"] for run in table["runs"])},
             present=self.present,
             **more,

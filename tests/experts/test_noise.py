@@ -204,7 +204,7 @@ def test_words_are_jax_random_bits():
 def test_no_array_of_noise_survives_compiling(shapes, family, prng):
     params = {f"w{i}": jax.ShapeDtypeStruct(shape, jnp.float32) for i, shape in enumerate(shapes)}
     expert = tj.population(jax.random.key(0, impl=prng), 1, 0.1, noise=Noise(family))[0]
-    scales = (np.float32(1),) * len(shapes)
+    scales = np.ones(len(shapes), np.float32)
     compiled = jax.jit(apply_noise).lower(params, expert, scales).compile()
     memory = compiled.memory_analysis()
     assert memory.temp_size_in_bytes < 0.1 * memory.output_size_in_bytes

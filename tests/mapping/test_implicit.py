@@ -14,8 +14,7 @@ from jax import lax
 
 import thicket_jax as tj
 from thicket_jax.errors import ArgumentError, ParameterError
-from thicket_jax.experts.leaves import leaf_paths
-from thicket_jax.experts.leaves import make_plan
+from thicket_jax.experts.leaves import leaf_paths, make_plan
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.perturbation import apply_noise
 from thicket_jax.experts.scales import leaf_scales

@@ -16,7 +16,6 @@ from thicket_jax.experts.low_rank import LowRank
 
 SCALES = ("absolute", "relative", "modular")
 FAMILIES: dict[str, Family] = {**DENSE, LowRank.name: LowRank()}
-LOW_RANK, MODULAR = "low_rank", "modular"
 
 Pairs = tuple[tuple[str, Any], ...]
 
@@ -95,7 +94,7 @@ class Noise:
     @property
     def oriented(self) -> bool:
         """Whether it matters which side of a matrix is its rows; a product has no such side."""
-        return self.scale == MODULAR
+        return self.scale == "modular"
 
     @property
     def needs_axes(self) -> bool:

@@ -51,7 +51,7 @@ class Moves:
       root: the population's key.
       keys: leaf index → the leaf's own key.
       sigma: float32 [], sign·σ.
-      scales: factor on σ for every leaf.
+      scales: factor on σ for every leaf, float32 [leaves].
     """
 
     plan: Plan
@@ -60,7 +60,7 @@ class Moves:
     root: jax.Array
     keys: dict[int, jax.Array]
     sigma: jax.Array
-    scales: tuple[Any, ...]
+    scales: Any
 
     @property
     def noise(self) -> Noise:
@@ -106,9 +106,7 @@ class Moves:
         return [(letters, members) for (letters, *_), members in groups.items()]
 
 
-def moves(
-    params: Any, expert: Population, scales: tuple[Any, ...], plan: Plan | None = None
-) -> Moves:
+def moves(params: Any, expert: Population, scales: Any, plan: Plan | None = None) -> Moves:
     """Returns what moves each leaf of one expert; takes what `apply_noise` takes."""
     plan = make_plan(params, expert.noise) if plan is None else plan
     leaves, structure = jax.tree_util.tree_flatten(params)
@@ -133,9 +131,7 @@ def moves(
     )
 
 
-def apply_noise(
-    params: Any, expert: Population, scales: tuple[Any, ...], plan: Plan | None = None
-) -> Any:
+def apply_noise(params: Any, expert: Population, scales: Any, plan: Plan | None = None) -> Any:
     """Computes θ + (sign·σ·scale)·ε for one expert; pure, for use inside jit, vmap and pmap.
 
     Noise is drawn and added in float32 (float64 leaves: added in float64) and rounded once to the
@@ -156,9 +152,7 @@ def apply_noise(
     return jax.tree_util.tree_unflatten(ready.structure, out)
 
 
-def apply_sum(
-    params: Any, terms: Population, scales: tuple[Any, ...], plan: Plan | None = None
-) -> Any:
+def apply_sum(params: Any, terms: Population, scales: Any, plan: Plan | None = None) -> Any:
     """Computes θ + Σ_m (sign_m·σ_m·scale)·ε_m over M experts; pure, for use inside jit and vmap.
 
     Added one after another in float32 (float64 leaves: in float64) and rounded once to the leaf's

@@ -43,8 +43,8 @@ def expected_norm(noise: Noise, path: str, shape: tuple[int, ...]) -> float:
     return math.sqrt(size["r"] / size["c"]) * noise.epsilon.spectral(size["r"], size["c"])
 
 
-def leaf_scales(params: Any, plan: Plan) -> tuple[np.float32, ...]:
-    """Returns the factor on σ for every leaf, in flattening order.
+def leaf_scales(params: Any, plan: Plan) -> np.ndarray:
+    """Returns the factor on σ for every leaf, float32 [leaves], in flattening order.
 
     1 for an absolute law. For a modular one a function of shapes alone. For a relative one the
     leaf's root mean square, computed in float64 on the host and rounded once, so that no
@@ -55,20 +55,22 @@ def leaf_scales(params: Any, plan: Plan) -> tuple[np.float32, ...]:
       plan: `make_plan(params, noise)`.
     """
     if plan.noise.scale == "absolute":
-        return (np.float32(1),) * len(plan.paths)
+        return np.ones(len(plan.paths), np.float32)
     leaves = jax.tree.leaves(params)
     if plan.noise.oriented:
-        return _modular(plan, tuple(np.shape(leaf) for leaf in leaves))
-    return tuple(
-        np.float32(_root_mean_square(leaf) if use and np.size(leaf) else 1)
-        for leaf, use in zip(leaves, plan.chosen, strict=True)
-    )
+        factors = _modular(plan, tuple(np.shape(leaf) for leaf in leaves))
+    else:
+        factors = tuple(
+            _root_mean_square(leaf) if use and np.size(leaf) else 1.0
+            for leaf, use in zip(leaves, plan.chosen, strict=True)
+        )
+    return np.asarray(factors, np.float32)
 
 
 @functools.lru_cache(maxsize=64)
-def _modular(plan: Plan, shapes: tuple[tuple[int, ...], ...]) -> tuple[np.float32, ...]:
+def _modular(plan: Plan, shapes: tuple[tuple[int, ...], ...]) -> tuple[float, ...]:
     return tuple(
-        np.float32(factor(plan.noise, path, shape) if use and 0 not in shape else 1)
+        factor(plan.noise, path, shape) if use and 0 not in shape else 1.0
         for path, shape, use in zip(plan.paths, shapes, plan.chosen, strict=True)
     )
 

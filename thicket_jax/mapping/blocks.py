@@ -190,7 +190,7 @@ class _Call:
             expert_map.params,
             expert_map.data,
             expert_map.scales,
-            self.mapper.shared(words),
+            self.mapper.hand(words, split=False),
         )
         self.columns = [np.asarray(x) for x in (experts.ids, experts.sigmas, experts.signs)]
         prng = prng_name(experts.key)
@@ -314,7 +314,9 @@ class _Call:
 
         split = (*map(lay, self.columns), np.full((D,), count, np.int32))
         try:
-            outputs = devices.launch(self.program.run, *self.shared, *self.mapper.split(split))
+            outputs = devices.launch(
+                self.program.run, *self.shared, *self.mapper.hand(split, split=True)
+            )
         except jax.errors.JaxRuntimeError as error:
             return _Flight(start, stop, error=error)
         return _Flight(start, stop, outputs)

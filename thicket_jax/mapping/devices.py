@@ -59,22 +59,19 @@ class Mapper:
         return jax.tree.map(lambda leaf: self._put(leaf, split=False), tree)
 
     def split(self, tree: Any) -> Any:
-        """Returns numpy leaves [D, ...] as a compiled program takes them, one row a device."""
-        return self._handed(tree, split=True)
+        """Puts leaves [D, ...] on the devices, one row each."""
+        return jax.tree.map(lambda leaf: self._put(leaf, split=True), tree)
 
-    def shared(self, tree: Any) -> Any:
-        """Returns small numpy leaves as a compiled program takes them, whole on every device."""
-        return self._handed(tree, split=False)
+    def hand(self, tree: Any, *, split: bool) -> Any:
+        """Returns small numpy leaves as a compiled program takes them: [D, ...], or for all alike.
 
-    def _handed(self, tree: Any, split: bool) -> Any:
-        # In one process the program itself puts numpy arrays where it wants them, and faster.
-        guarded = getattr(jax.config, "jax_transfer_guard_host_to_device", None) not in (
-            None,
-            "allow",
-        )
-        if jax.process_count() == 1 and self.mesh is None and not guarded:
+        In one process the program itself puts them where it wants them, and does so faster; where
+        the user forbids that by a transfer guard, they are put there.
+        """
+        guarded = getattr(jax.config, "jax_transfer_guard_host_to_device", None)
+        if jax.process_count() == 1 and self.mesh is None and guarded in (None, "allow"):
             return tree
-        return jax.tree.map(lambda leaf: self._put(leaf, split), tree)
+        return self.split(tree) if split else self.replicate(tree)
 
     def _put(self, leaf: Any, split: bool) -> Any:
         sharding = self._sharding(split)

@@ -174,12 +174,13 @@ def _compile(function: Mapped, how: How, shared: tuple) -> Program:
         return jax.lax.map(block_or_padding, (jnp.arange(ids.shape[0]), ids, sigmas, signs))
 
     column = (mapper.count, num_blocks, block, *how.terms)
-    split = mapper.split(
+    split = mapper.hand(
         (
             np.zeros(column, np.int32),
             np.zeros(column, np.float32),
             np.zeros(column, np.float32),
             np.zeros(mapper.count, np.int32),
-        )
+        ),
+        split=True,
     )
     return Program(mapper.compile(call, shared, split), num_blocks)
