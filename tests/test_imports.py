@@ -21,7 +21,8 @@ DIRECTION = (
 # Inside a package likewise. A name that ends in a slash is a package in it.
 INSIDE = {
     "experts": "threefry laws low_rank noise leaves scales population perturbation planes",
-    "mapping": "devices placement functions interpreter factored_rules implicit usage programs blocks",
+    "mapping": "devices placement functions interpreter factored_rules implicit usage programs "
+    "blocks",
     "scoring": "metrics scores scorer layouts pieces resuming calibration",
     "selection": "ranking schedules bounds rounds halving race rules",
     "ensembles": "combine prediction merging committees",

@@ -37,7 +37,7 @@ def run(quick: bool, torch_python: str | None, model: str) -> dict[str, Any]:
     how = text_scoring.How(LAWS, ("auto", BLOCK), SIGMA, num, rounds)
     try:
         scoring = text_scoring.measure(task, options, how, torch_python)
-        share = text_share.measure(task, LAWS, SIGMA, BLOCK, calls, rounds)
+        share = text_share.measure(task.problem, LAWS, SIGMA, BLOCK, calls, rounds)
     finally:
         task.close()
     targets = [

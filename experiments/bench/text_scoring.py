@@ -101,7 +101,9 @@ def measure(
     return {
         "experts_per_sample": counts,
         "same_base_rows": same,
-        "block_size": {name: one.scorer.expert_map.block(experts) for name, one in ours.items()},
+        "block_size": {
+            name: one.scorer.expert_map.block(one.experts) for name, one in ours.items()
+        },
         "compile_seconds": {
             name: one.scorer.expert_map.compile_seconds for name, one in ours.items()
         },
@@ -128,7 +130,7 @@ class _Ours:
             grade=task.problem.grade,
             with_id=task.problem.with_id,
         )
-        self.scorer.expert_map.prepare(experts)
+        self.scorer.expert_map.prepare(self.experts)
 
     def __call__(self) -> tuple[float, float]:
         """Scores the next experts; returns seconds, and the tokens that were generated."""

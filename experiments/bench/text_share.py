@@ -22,7 +22,7 @@ WAYS = ("side by side", "one by one")
 
 
 class Decoding(Protocol):
-    """What is decoded: a task, or anything that has these."""
+    """What is decoded: a task's problem, or anything that has these."""
 
     @property
     def params(self) -> Any:
@@ -50,7 +50,7 @@ def measure(
       in the same layout and of the base's in its faster one.
     """
     mapper = devices.make_mapper()
-    rows = block * int(np.prod(task.problem.train["start"].shape))
+    rows = block * int(np.prod(task.train["start"].shape))
     contenders: dict[str, Callable[[], float]] = {}
     for way in WAYS:
         for law in laws:
@@ -84,10 +84,10 @@ def with_experts(
 ) -> Callable[[], float]:
     """Returns what decodes with all experts, `block` of them a call on every device, timed."""
     decode = expert_map(
-        mapped(task.problem.score_fn, with_id=True),
-        task.problem.params,
+        mapped(task.score_fn, with_id=True),
+        task.params,
         experts.noise,
-        task.problem.train,
+        task.train,
         Placement(mapper, block if way == "side by side" else 1, stream=stream),
     )
     decode.prepare(experts)
@@ -99,7 +99,7 @@ def with_base(
     task: Decoding, mapper: devices.Mapper, block: int, way: str, calls: int
 ) -> Callable[[], float]:
     """The same prompts `block` times: in one batch, or in chunks that follow one another."""
-    batch = dict(task.problem.train)
+    batch = dict(task.train)
     for name in ("tokens", "start", "row"):
         value = np.asarray(batch[name])
         value = np.concatenate([value.reshape(-1, *value.shape[2:])] * block)
@@ -107,9 +107,9 @@ def with_base(
         batch[name] = value.reshape(chunks, -1, *value.shape[1:])
 
     def decode(params: Any, data: Any, draw: jax.Array) -> Any:
-        return task.problem.score_fn(params, data, draw)
+        return task.score_fn(params, data, draw)
 
-    shared = mapper.replicate((task.problem.params, batch))
+    shared = mapper.replicate((task.params, batch))
     draws = mapper.split(np.zeros(mapper.count, np.int32))
     program = mapper.compile(decode, shared, (draws,))
 

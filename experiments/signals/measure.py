@@ -10,6 +10,7 @@ import numpy as np
 
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import population
+from thicket_jax.mapping.placement import place
 from thicket_jax.search import pipeline
 from thicket_jax.tasks.signals import task as signals
 
@@ -79,8 +80,9 @@ def measure(pair: str, seed: int, size: Size, block_size: int | str = "auto") ->
         options.sigma,
         noise=Noise(options.noise, options.where, options.scale),
     )
-    problem = task.problem()
-    settings = pipeline.Settings(k=options.k, block_size=block_size, setup_seconds=setup)
+    problem = task.problem
+    placement = place(problem.params, block_size=block_size)
+    settings = pipeline.Settings(options.k, placement, setup_seconds=setup)
     about = {
         "task": task.name,
         "model": task.model,

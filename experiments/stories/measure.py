@@ -10,6 +10,7 @@ import numpy as np
 
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import population
+from thicket_jax.mapping.placement import place
 from thicket_jax.search import pipeline
 from thicket_jax.tasks.language import stories
 
@@ -82,7 +83,8 @@ def measure(model: str, which: Search, size: Size, run_dir: pathlib.Path) -> dic
             options.sigma,
             noise=Noise(options.noise, options.where, options.scale),
         )
-        settings = pipeline.Settings(k=size.k, run_dir=run_dir, setup_seconds=setup)
+        placement = place(task.problem.params)
+        settings = pipeline.Settings(size.k, placement, run_dir=run_dir, setup_seconds=setup)
         about = {
             "task": task.name,
             "model": task.model,
@@ -90,7 +92,7 @@ def measure(model: str, which: Search, size: Size, run_dir: pathlib.Path) -> dic
             "notes": list(task.notes),
             "task_provenance": dict(task.provenance),
         }
-        result = pipeline.execute(task.problem(), experts, settings, about)
+        result = pipeline.execute(task.problem, experts, settings, about)
     finally:
         if task.close is not None:
             task.close()

@@ -151,7 +151,7 @@ def _of_text(task: task.Task, experts: Population, case: Case, block: int | str)
     merges: list[tuple[np.ndarray, np.ndarray]] = []
     for k in case.ks:
         params = merging.merge(task.problem.params, best[:k])
-        parts = [_read(XX(m, params), base, [r]) for m, r in zip(maps, readers, strict=True)]
+        parts = [_read(m.at(params), base, [r]) for m, r in zip(maps, readers, strict=True)]
         merges.append(tuple(np.concatenate(x, 1) for x in zip(*parts, strict=True)))  # type: ignore[arg-type]
     strings, items = (np.concatenate(x, 1) for x in zip(*tested, strict=True))
     strings = np.concatenate([strings, *(x for x, _ in merges)])

@@ -60,7 +60,8 @@ def test_images_are_the_sets_own_under_the_condition(task, cache):
         matches = (pixels[:, None] == truth.images[None]).all((2, 3))
         assert (matches.sum(1) == 1).all()
         where[split] = matches.argmax(1)
-        np.testing.assert_array_equal(getattr(task, split)["label"], truth.target[where[split]])
+        labels = getattr(task.problem, split)["label"]
+        np.testing.assert_array_equal(labels, truth.target[where[split]])
     assert not set(where["train"]) & set(where["test"])
 
 
