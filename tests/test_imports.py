@@ -23,7 +23,7 @@ INSIDE = {
     "experts": "threefry laws low_rank noise leaves scales population perturbation planes",
     "mapping": "devices placement functions interpreter factored_rules implicit usage programs "
     "blocks",
-    "scoring": "metrics scores scorer layouts pieces resuming calibration",
+    "scoring": "metrics scores layouts scorer pieces resuming calibration",
     "selection": "ranking schedules bounds rounds halving race rules",
     "ensembles": "combine prediction merging committees",
     "runs": "files strings checkpoints log record export",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.ensembles.combine import WEIGHTED, Combine
-from thicket_jax.errors import ArgumentError
+from thicket_jax.errors import ArgumentError, ScoreError
 from thicket_jax.experts.population import Population, check_experts
 from thicket_jax.mapping.blocks import expert_map
 from thicket_jax.mapping.functions import mapped
@@ -43,6 +43,19 @@ class Predictor:
         ready = self._map.on(jax.tree.map(jnp.asarray, batch))
         parts = [chunk.outputs for chunk in ready.chunks(self.experts)]
         return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
+
+def check_prediction(found: Any) -> None:
+    """Raises `ScoreError` unless predictions of one expert, or their shapes, are one array.
+
+    A combine rule takes [K, B, ...]: of tuples and of predictions without items it would take
+    something else.
+    """
+    if not hasattr(found, "shape") or not found.shape:
+        kind = f"{found.dtype}[]" if hasattr(found, "shape") else f"a {type(found).__name__}"
+        raise ScoreError(
+            f"predict_fn returned {kind}; return one array of predictions, [B, ...], of B items"
+        )
 
 
 def ensemble(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.errors import ScoreError
+from thicket_jax.experts.leaves import leaf_paths
 
 # Experts fold ids below 2**31 into the root key, the sigma draw 2**32 - 1, the tasks 2**31 + 1.
 _ORDER_STREAM = 0xFFFFFFFE
@@ -75,6 +76,22 @@ def leading_layout(call: Callable[..., Any], params: Any, batch: Any) -> Layout:
 
 def _has_items(leaf: Any, count: int) -> bool:
     return bool(np.ndim(leaf)) and np.shape(leaf)[0] == count
+
+
+def check_batch(batch: Any) -> None:
+    """Raises `ScoreError` unless all leaves of a batch that have axes have the same leading one.
+
+    Leaves without axes, such as a typed key, are the same for every item.
+    """
+    leaves = [(path, leaf) for path, leaf in leaf_paths(batch) if np.ndim(leaf)]
+    for path, leaf in leaves[1:]:
+        first, whole = leaves[0]
+        if np.shape(leaf)[0] != np.shape(whole)[0]:
+            raise ScoreError(
+                f"batch leaves {first or '(root)'!r} {list(np.shape(whole))} and {path!r} "
+                f"{list(np.shape(leaf))} have different leading axes; give every leaf one entry "
+                "per item, and close over what is no item"
+            )
 
 
 def is_key(leaf: Any) -> bool:

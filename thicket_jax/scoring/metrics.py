@@ -10,6 +10,8 @@ import numpy as np
 
 from thicket_jax.errors import ArgumentError
 
+_WHOSE = "the answers (of predict_fn, or a combine rule's)"
+
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
@@ -32,25 +34,82 @@ class Metric:
 def _accuracy(answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """The share of right labels; or, of classes of answers, each one's outcome.
 
+    A row of class scores with a NaN in it has no largest one, and is wrong.
+
     Args:
       answers: labels [B], or class scores [B, C] of labels; or classes of answers, integer [B],
         of which negative ones abstain.
       targets: labels [B]; or float [B, C], the outcome of answering item b with class c.
+
+    Raises:
+      ArgumentError: shapes that do not fit, or numbers that cannot be classes.
     """
+    answers, targets = np.asarray(answers), np.asarray(targets)
     if np.issubdtype(answers.dtype, np.integer) and _is_table(answers, targets):
+        _check_labels("answers", answers, targets.shape[-1])
         found = np.take_along_axis(targets, np.maximum(answers, 0)[..., None], -1)[..., 0]
-        return np.where(answers < 0, 0.0, found.astype(np.float64))
-    labels = answers.argmax(-1) if answers.ndim == targets.ndim + 1 else answers
-    return (labels == targets).astype(np.float64)
+        return _mean(np.where(answers < 0, 0.0, found.astype(np.float64)))
+    scored = answers.ndim == targets.ndim + 1
+    labels_of = answers.shape[:-1] if scored else answers.shape
+    if labels_of != targets.shape or not targets.ndim:
+        raise ArgumentError(
+            f"accuracy: {_WHOSE} are {_shown(answers)}, the targets {_shown(targets)}; make the "
+            "answers labels of the targets' shape, or scores with one more axis, of the classes"
+        )
+    if not scored:
+        _check_labels("answers", answers)
+        _check_labels("targets", targets)
+        return _mean(answers == targets)
+    _check_labels("targets", targets, answers.shape[-1])
+    broken = np.isnan(answers).any(-1)
+    return _mean((answers.argmax(-1) == targets) & ~broken)
+
+
+def _check_labels(whose: str, labels: np.ndarray, classes: int | None = None) -> None:
+    """Raises `ArgumentError` unless these can be classes: whole numbers, from 0 to below C.
+
+    An answer may be negative, which abstains, or NaN, which is no answer; both are wrong.
+    """
+    values = labels.astype(np.float64)
+    wrong = ~(np.isfinite(values) & (values == np.round(values)))
+    if whose == "answers":
+        wrong &= ~np.isnan(values)
+    else:
+        wrong |= values < 0
+    if classes is not None:
+        wrong |= values >= classes
+    if wrong.any():
+        limit = "" if classes is None else f" of {classes}"
+        raise ArgumentError(
+            f"accuracy: the {whose} are {_shown(labels)} with {values[wrong][0]:g} among them, "
+            f"which is no class{limit}; give whole numbers from 0, or use mse for numbers"
+        )
 
 
 def _is_table(answers: np.ndarray, targets: np.ndarray) -> bool:
-    return targets.ndim == answers.ndim + 1 and np.issubdtype(targets.dtype, np.floating)
+    is_float = np.issubdtype(targets.dtype, np.floating)
+    return is_float and answers.ndim > 0 and targets.shape[:-1] == answers.shape
 
 
 def _mse(answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    squared = (answers.astype(np.float64) - targets.astype(np.float64)) ** 2
-    return squared.reshape(len(squared), -1).mean(-1)
+    """The squared error of each item, over all its numbers; shapes must be equal."""
+    answers, targets = np.asarray(answers), np.asarray(targets)
+    if answers.shape != targets.shape or not answers.ndim:
+        raise ArgumentError(
+            f"mse: {_WHOSE} are {_shown(answers)}, the targets {_shown(targets)}; make their "
+            "shapes equal, [B, ...]"
+        )
+    return _mean((answers.astype(np.float64) - targets.astype(np.float64)) ** 2)
+
+
+def _mean(outcomes: np.ndarray) -> np.ndarray:
+    """The mean of what each item has, float64 [B]."""
+    wide = outcomes.astype(np.float64)
+    return wide if wide.ndim == 1 else wide.mean(tuple(range(1, wide.ndim)))
+
+
+def _shown(array: np.ndarray) -> str:
+    return f"{array.dtype}{list(array.shape)}"
 
 
 METRICS = {
@@ -64,3 +123,18 @@ def metric(name: str) -> Metric:
     if name not in METRICS:
         raise ArgumentError(f"metric={name!r} is unknown; choose one of: {', '.join(METRICS)}")
     return METRICS[name]
+
+
+def own_metric(name: str, function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Metric:
+    """Returns the metric of a user's own function, of which only what it returns is checked."""
+
+    def per_item(answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        items, B = np.asarray(function(answers, targets)), len(targets)
+        if items.shape != (B,) or items.dtype.kind not in "biuf":
+            raise ArgumentError(
+                f"metric {name} returned {_shown(items)} for answers {_shown(np.asarray(answers))} "
+                f"and targets {_shown(np.asarray(targets))}; return one number per item, [{B}]"
+            )
+        return items.astype(np.float64)
+
+    return Metric(name, True, per_item)

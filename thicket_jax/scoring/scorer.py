@@ -15,6 +15,7 @@ from thicket_jax.mapping import programs
 from thicket_jax.mapping.blocks import Chunk, ExpertMap, expert_map
 from thicket_jax.mapping.functions import Mapped, mapped
 from thicket_jax.mapping.placement import Placement, place
+from thicket_jax.scoring.layouts import check_batch
 from thicket_jax.scoring.scores import (
     Grade,
     Progress,
@@ -99,7 +100,8 @@ def score(
         With `grade`, it returns per-item outputs [B, ...] of any dtype instead.
       params: θ; never modified.
       population: N experts. Its key is not consumed.
-      batch: pytree of arrays with leading axis B, or None.
+      batch: pytree of arrays with leading axis B, or None. Leaves without axes, such as a typed
+        key, are the same for every item; leaves with different leading axes are refused.
       grade: `outputs [n, B, ...] -> float32 [n, B]`, or a `Graded`, run on the host while the
         devices work on the next experts; n is the number of experts in a call.
       block_size: experts per vmap, or `"auto"`: as many as the device's memory holds (a CPU core's
@@ -117,7 +119,8 @@ def score(
       `Scores` on the host, on every process.
 
     Raises:
-      ScoreError: the score function does not return a floating [] or [B], or grade raised.
+      ScoreError: the score function does not return a floating [] or [B], leaves of the batch have
+        different leading axes, or grade raised.
       MemoryLimitError: one expert does not fit.
       ArgumentError: bad options.
 
@@ -178,12 +181,14 @@ class Scorer:
           grade, block_size, devices, backend, keep_items, stream: as in `score`.
 
         Raises:
-          ScoreError: the score function does not return a floating [] or [B].
+          ScoreError: the score function does not return a floating [] or [B], or leaves of the
+            batch have different leading axes.
           ArgumentError: bad options.
         """
         if isinstance(law, Population):
             check_experts("population", law)
             law = law.noise
+        check_batch(batch)
         placement = place(
             params, devices=devices, backend=backend, block_size=block_size, stream=stream
         )

@@ -11,12 +11,16 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.ensembles.prediction import Predictor
+from thicket_jax.ensembles.combine import RULES, with_weights
+from thicket_jax.ensembles.prediction import Predictor, check_prediction
 from thicket_jax.errors import ArgumentError, ScoreError
 from thicket_jax.experts.population import Population, unperturbed
+from thicket_jax.mapping.functions import mapped
+from thicket_jax.scoring.metrics import METRICS
 from thicket_jax.scoring.scorer import ScorerProtocol
 from thicket_jax.scoring.scores import Graded, Scores, graded, joined, joined_columns
 from thicket_jax.search.problem import Answering, Problem
@@ -44,9 +48,16 @@ def base_samples(like: Population, count: int) -> Population:
 
 
 def check(problem: Problem) -> None:
-    """Raises `ArgumentError` unless the parts of `problem.answering` go together."""
+    """Raises unless test answers can be made, combined and graded, as far as shapes tell.
+
+    Raises:
+      ArgumentError: parts of `problem.answering` that do not go together; predictions that a
+        combine rule or the metric of the package cannot take.
+      ScoreError: predictions that are not one array [B, ...].
+    """
     how = problem.answering
     if how is None:
+        _check_predictions(problem)
         return
     if problem.grade is None:
         raise ArgumentError("answering needs grade, which reads the same outputs on train items")
@@ -62,6 +73,22 @@ def check(problem: Problem) -> None:
             "answering.sampled must be the same pieces as answering.pieces, for a score function "
             "that takes ids (with_id=True)"
         )
+
+
+def _check_predictions(problem: Problem) -> None:
+    """Finds out before the work that the metric refuses what the rules would make of answers."""
+    if problem.predict_fn is None or problem.test is None:
+        return
+    call = mapped(problem.predict_fn, problem.with_id).call
+    found = jax.eval_shape(call, problem.params, problem.test, np.int32(0))
+    check_prediction(found)
+    if problem.metric not in METRICS.values() or problem.targets is None:
+        return
+    known = {name: rule for name, rule in problem.combines.items() if rule in RULES.values()}
+    kept = jax.ShapeDtypeStruct((2, *found.shape), found.dtype)
+    joined = {name: with_weights(rule, np.ones(2)) for name, rule in known.items()}
+    for answers in (found, *(jax.eval_shape(rule, kept) for rule in joined.values())):
+        problem.metric.per_item(np.zeros(answers.shape, answers.dtype), problem.targets)
 
 
 def answer(

@@ -12,7 +12,8 @@ from thicket_jax.errors import ArgumentError
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import population
 from thicket_jax.mapping.placement import place
-from thicket_jax.scoring.metrics import Metric, metric
+from thicket_jax.scoring.layouts import check_batch
+from thicket_jax.scoring.metrics import Metric, metric, own_metric
 from thicket_jax.scoring.scores import Grade, Progress, ScoreFn
 from thicket_jax.search.pipeline import Result, check_ks, execute
 from thicket_jax.search.problem import SCORE, Problem, Settings
@@ -55,7 +56,7 @@ def randopt(
     Args:
       score_fn: `(params, batch) -> float [] or [B]`, pure, higher is better.
       params: θ; never modified.
-      train: batch that scores the experts.
+      train: batch that scores the experts, as in `tj.score`.
       key: typed key; not consumed: the same key gives the same experts.
       num: experts to sample, N.
       k: ensemble size, or several; the best max(k) experts are kept.
@@ -121,7 +122,9 @@ def randopt(
     }
     about = {"task": _name(score_fn), "model": "own model", "options": options}
     selection = check_rule(select, budget, delta, bounds)
-    if selection is not None and not keep_items:
+    if selection is None:
+        check_batch(train)
+    elif not keep_items:
         raise ArgumentError(f"select={select!r} keeps every outcome; leave out keep_items=False")
     placement = place(
         params, devices=devices, backend=backend, block_size=block_size, stream=stream
@@ -159,7 +162,7 @@ def _metric(value: str | Callable[..., Any] | None) -> Metric:
     if value is None:
         return SCORE
     if callable(value):
-        return Metric(_name(value), True, value)
+        return own_metric(_name(value), value)
     return metric(value)
 
 
