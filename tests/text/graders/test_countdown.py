@@ -98,3 +98,63 @@ def test_random_expressions_have_the_value_of_exact_arithmetic():
         flat = written.replace("(", "").replace(")", "").replace(" ", "")
         python = "".join(f"F({c})" if c.isdigit() else c for c in flat)
         assert countdown.value(flat, used) == exact(python)
+
+
+@pytest.mark.parametrize("extraction", ["strict", "flexible"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{0}",
+        "24 = {0}",
+        "{0} = 24",
+        "{0} = 32 - 8 = 24",
+        "24 = 30 - 6 = {0}",
+        "{0} == 24",
+        r"\boxed{{{0}}}",
+        r"$\boxed{{{0} = 24}}$",
+        "`{0}`",
+        "**{0}**",
+        "**`{0}`**",
+        "{0}.",
+        '"{0}"',
+        "${0}$",
+        r"\[{0}\]",
+        "[{0}]",
+        "Answer: {0}",
+        "x = {0}",
+        "\n{0}\n",
+    ],
+)
+def test_an_expression_may_be_dressed_up_and_stand_on_either_side(written, extraction):
+    item = {**PUZZLE, "extraction": extraction}
+    for right in ["4 * 8 - 6 - 2", r"(4 \times 8) - (6 + 2)"]:
+        text = f"<answer>{written.format(right)}</answer>"
+        assert countdown.grade(text, item) == Outcome("valid:24", 1.0, {"strict": 1, "flexible": 1})
+    wrong = f"<answer>{written.format('4 * 8 - 6 + 2')}</answer>"
+    assert countdown.grade(wrong, item).score == 0
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "4 * 8 - 6 - 2 = 25",
+        "25 = 4 * 8 - 6 - 2",
+        "4 * 8 - 6 - 2 = 32 - 7 = 24",
+        "4 * 8 = 32 - 6 = 26 - 2 = 24",
+        "24 = 24",
+        "4 * 8 - 6 - 2 =",
+        "= 4 * 8 - 6 - 2 = 1 +",
+        "24 = 4 * 8 - 6 - 2 = 1 / (1 - 1)",
+        "4 * 8 - 6 - 2" + " = 24" * LONG,
+    ],
+)
+def test_a_chain_whose_sides_differ_is_wrong(chain):
+    assert countdown.grade(f"<answer>{chain}</answer>", PUZZLE).score == 0
+
+
+def test_a_fraction_in_latex_and_a_text_that_runs_on():
+    item = {"numbers": [8, 2, 6], "target": 10}
+    text = r"<answer>\frac{8}{2} + 6</answer>"
+    assert countdown.grade(text, item).score == 1
+    run_on = "\n\nUse the numbers 1, 2 to make 3.\n<answer>1 + 2</answer>"
+    assert countdown.grade(text + run_on, item).score == 1

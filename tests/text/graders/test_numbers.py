@@ -62,7 +62,7 @@ def test_every_gold_number_of_gsm8k_is_read_and_right(split):
         ("1/0", None),
         ("1e999999999", None),
         ("9" * 5000, None),
-        ("**72**", None),
+        ("**72**", "72"),
         ("it is 72", None),
         ("١٢", None),
         ("", None),
@@ -126,3 +126,94 @@ def test_random_numbers_in_any_writing_are_exact():
 @pytest.mark.parametrize("text", ["answer is " * LONG, "1," * LONG, "1/" * LONG, "#### " * LONG])
 def test_long_texts_of_numbers_end(text):
     numbers.flexible(text)
+
+
+DRESSES = (
+    "**{}**",
+    "__{}__",
+    "*{}*.",
+    "`{}`",
+    r"\boxed{{{}}}",
+    r"$\boxed{{{}}}$",
+    r"\({}\)",
+    r"\[{}\]",
+    "${}$",
+    "$${}$$",
+    "({})",
+    "[{}]",
+    '"{}"',
+    "x = {}",
+    "$x = {}$",
+    "total cost = {}",
+    r"\text{{total}} = {}",
+    "USD {}",
+    "EUR {} in all",
+    "Rs. {}",
+    "Answer: {}",
+    "**Answer:** {}",
+    "The final answer is {}.",
+    "= {}",
+    "+{}",
+    "{} apples",
+    r"{}\text{{ apples}}",
+    "<answer>{}</answer>",
+    "{}\n\n#### Explanation: 3 steps",
+    "{}\n#### Step 2\nso",
+    "{}\n\nQuestion: Ann has 3 pens?\nAnswer: 2*3=6\n#### 6",
+    "{}\n\nQ: 3 pens?\nA: #### 6",
+    "{}<|im_end|>\n<|im_start|>user\n7 and 8?\n#### 15",
+    "{}\n\nA new one.\n\nReason step by step. Then write #### followed by, for example: #### 42",
+)
+
+
+@pytest.mark.parametrize("extraction", ["strict", "flexible"])
+@pytest.mark.parametrize("dress", DRESSES)
+def test_what_dresses_a_marked_number_up_changes_nothing(dress, extraction):
+    for value in ["5", "1,234", "0.25", "17", r"\frac{3}{4}", "1/3", r"\frac12", "½"]:
+        item = {"answer": numbers.flexible(value), "extraction": extraction}
+        text = f"2 + 3 = 5\n#### {dress.format(value)}"
+        assert numbers.grade(text, item).score == 1, text
+        assert numbers.grade(text, {**item, "answer": "98"}).score == 0, text
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        (r"2.5 \times 10^4", "25000"),
+        (r"2.5\times10^{-2}", "0.025"),
+        ("2.5 × 10⁴", "25000"),
+        ("3 x 10^2", "300"),
+        ("10^3", "1000"),
+        ("–8", "-8"),
+        ("−8", "-8"),
+        ("2½", "2.5"),
+        (r"-\frac{1}{4}", "-0.25"),
+        ("2^{10}", None),
+        ("3**2", None),
+        ("(2 + 3) * 4", None),
+        ("(5) - 3", None),
+        (r"5 \times 3", None),
+        (r"5\sqrt{2}", None),
+        ("5π", None),
+        ("5–7", None),
+        ("5 to 7", None),
+        ("3 or 4", None),
+        ("x = 3 or x = 4", None),
+        ("3 and 4", None),
+        ("(3, 4)", None),
+        ("3; 4", None),
+        ("$3 or maybe $4", None),
+    ],
+)
+def test_a_marked_number_may_be_a_power_of_ten_and_is_one_alone(written, value):
+    assert numbers.strict(f"#### {written}") == value
+
+
+def test_what_is_denied_or_twofold_is_no_answer():
+    for text in ["The answer isn't 5", "It is not 5.", "the answer is not $5$", "It can't be 5"]:
+        assert numbers.flexible(text) is None
+    for text in ["#### 3 or 4", "The answer is 3 or 4.", r"\boxed{3 \text{ or } 4}"]:
+        for answer in ["3", "4"]:
+            item = {"answer": answer, "extraction": "flexible"}
+            assert numbers.grade(text, item).columns == {"strict": 0, "flexible": 0}, text
+    assert numbers.flexible("It is not 5 but 6.") == "6"

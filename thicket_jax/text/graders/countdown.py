@@ -3,13 +3,14 @@ r"""Countdown: reach the target with the given numbers, each used exactly as oft
 The answer is looked for in two ways, both recorded:
 
 * strict: the content of the last `<answer>...</answer>`;
-* flexible: the strict one; else the last line that reads as an expression, after a label that ends
-  with a colon, and without tags, `$`, `\boxed{}` and markdown around it.
+* flexible: the strict one; else the last line that reads as an expression.
 
 An expression is made of whole numbers, + − × ÷ (also written * / · x, and `\times`, `\div`,
-`\cdot`) and parentheses, and nothing else: no sign before a number, no `**`, no `//`, no product
-without an operator. It may end with `= N` if N, a whole number, is its value. Arithmetic is exact.
-There is no `eval`, and no recursion: depth and length only take time in proportion.
+`\cdot`, `\frac{}{}`) and parentheses, and nothing else: no sign before a number, no `**`, no `//`, no
+product without an operator. What dresses it up (tags, `$`, `\boxed{}`, markdown, a full stop, a label
+with a colon) is left out. It may be one side of an equation, or of a chain of them, if every side
+has its value; one side must use exactly the given numbers. Arithmetic is exact. There is no `eval`,
+and no recursion: depth and length only take time in proportion.
 
 Item: `numbers`, `target`; `extraction`, `strict` (default) or `flexible`: which of the two is
 answer and score.
@@ -19,12 +20,12 @@ answer; an expression that is not allowed is `invalid:` and its text in normal f
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
 from thicket_jax.errors import DataError, check_choice
-from thicket_jax.text.graders.marked import boxed, tagged
+from thicket_jax.text.graders.marked import boxed, own_part, tagged
 from thicket_jax.text.grading import Outcome
 
 COLUMNS = ("strict", "flexible")
@@ -33,11 +34,18 @@ _WRITTEN = {
     **dict.fromkeys(("×", "·", "⋅", "∙", "x", "X", "\\times", "\\cdot"), "*"),
     **dict.fromkeys(("÷", "\\div"), "/"),
     **dict.fromkeys(("−", "–"), "-"),
-    **dict.fromkeys(("\\left", "\\right", "\\(", "\\)", "\\[", "\\]", "$"), ""),
+    **dict.fromkeys(("\\left", "\\right", "\\(", "\\)", "\\[", "\\]", "\\,", "$"), ""),
+    **dict.fromkeys(("[", "\\{"), "("),
+    **dict.fromkeys(("]", "\\}"), ")"),
+    "==": "=",
 }
 _OPERATOR = re.compile("|".join(re.escape(sign) for sign in sorted(_WRITTEN, reverse=True)))
 _TOKEN = re.compile(r"\s*([0-9]+|[-+*/()=])")
 _TAG = re.compile(r"</?answer>", re.IGNORECASE)
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_DRESSED = re.compile(r"^(?:[A-Za-z]|result|total|target)\s*=(?=[^=])", re.IGNORECASE)
+_AROUND = " \t\r\n*_`.,;\"'"
+_MOST_DIGITS, _MOST_SIDES = 20, 20  # of a claim and of a chain, so that arithmetic stays small
 _RANK = {"+": 1, "-": 1, "*": 2, "/": 2}
 _SHOWN = 200  # characters of an invalid expression that are kept
 
@@ -47,8 +55,10 @@ def grade(text: str, item: Mapping[str, Any]) -> Outcome:
     numbers, target = _puzzle(item)
     extraction = item.get("extraction", "strict")
     check_choice("extraction", extraction, COLUMNS)
-    found = {"strict": tagged(text)}
-    found["flexible"] = _last_expression(text) if found["strict"] is None else found["strict"]
+    found = {"strict": _first_found(tagged, text)}
+    found["flexible"] = found["strict"]
+    if found["flexible"] is None:
+        found["flexible"] = _first_found(_last_expression, text)
     answers = {name: _canonical(answer, numbers) for name, answer in found.items()}
     right = f"valid:{target}"
     scores = {name: float(answer == right) for name, answer in answers.items()}
@@ -62,19 +72,44 @@ def value(expression: str, numbers: list[int]) -> Fraction | None:
       >>> value("(1 + 2) × 4 = 12", [4, 2, 1]), value("4 ** 2", [4, 2]), value("4 / 0", [4, 0])
       (Fraction(12, 1), None, None)
     """
-    tokens = _tokens(expression)
-    if tokens is None:
+    sides = _sides(_tokens(_undressed(expression)) or [])
+    wanted = sorted(map(str, numbers))
+    used = [sorted(_digits(token) for token in side if token.isdigit()) for side in sides]
+    if wanted not in used or len(sides) > _MOST_SIDES:
         return None
-    claim = None
-    if len(tokens) > 2 and tokens[-2] == "=":
-        tokens, claim = tokens[:-2], tokens[-1]
-    used = sorted(_digits(token) for token in tokens if token.isdigit())
-    if used != sorted(map(str, numbers)):  # before any arithmetic, which is small after it
-        return None
-    result = _evaluate(tokens)
-    if result is None or (claim is not None and _digits(claim) != str(result)):
-        return None
-    return result
+    for side, found in zip(sides, used, strict=True):  # before any arithmetic, which is small then
+        if found != wanted and (
+            len(found) > 2 * len(wanted) or any(len(digits) > _MOST_DIGITS for digits in found)
+        ):
+            return None
+    values = {_evaluate(side) for side in sides}
+    return values.pop() if len(values) == 1 else None
+
+
+def _sides(tokens: list[str]) -> list[list[str]]:
+    """The sides of a chain of equations."""
+    sides: list[list[str]] = [[]]
+    for token in tokens:
+        if token == "=":
+            sides.append([])
+        else:
+            sides[-1].append(token)
+    return sides
+
+
+def _first_found(find: Callable[[str], str | None], text: str) -> str | None:
+    """What is found before a text runs on into a next puzzle; else in all of it."""
+    found = find(own_part(text))
+    return find(text) if found is None else found
+
+
+def _undressed(expression: str) -> str:
+    """An expression without what stands around it."""
+    inner = boxed(expression)
+    text = (expression if inner is None else inner).rpartition(":")[2]
+    text = _FRACTION.sub(r"((\1)/(\2))", _TAG.sub(" ", text))
+    text = text.replace("\\(", "").replace("\\)", "").replace("\\[", "").replace("\\]", "")
+    return _DRESSED.sub("", text.replace("$", "").strip(_AROUND)).strip(_AROUND)
 
 
 def _puzzle(item: Mapping[str, Any]) -> tuple[list[int], Fraction]:
@@ -93,15 +128,13 @@ def _canonical(answer: str | None, numbers: list[int]) -> str | None:
     reached = value(answer, numbers)
     if reached is not None:
         return f"valid:{reached}"
-    text = "".join(_OPERATOR.sub(_meant, answer).split())
+    text = "".join(_OPERATOR.sub(_meant, _undressed(answer)).split())
     return f"invalid:{text[:_SHOWN]}"
 
 
 def _last_expression(text: str) -> str | None:
     for line in reversed(text.splitlines()):
-        line = _TAG.sub(" ", line)
-        inner = boxed(line)
-        part = (line if inner is None else inner).rpartition(":")[2].strip(" \t*`.,;")
+        part = _undressed(line)
         tokens = _tokens(part) or []
         counted = sum(token.isdigit() for token in tokens)
         if counted > 1 and any(token in _RANK for token in tokens):
@@ -137,7 +170,7 @@ def _evaluate(tokens: list[str]) -> Fraction | None:
     wanted = True  # a number or an opening parenthesis, not an operator
     try:
         for token in tokens:
-            if (token.isdigit() or token == "(") != wanted or token == "=":
+            if (token.isdigit() or token == "(") != wanted:
                 return None
             if token.isdigit():
                 values.append(Fraction(token))

@@ -1,9 +1,18 @@
-r"""What a text marks as its answer: `\boxed{...}`, `<answer>...</answer>`."""
+r"""What a text marks as its answer: `\boxed{...}`, `<answer>...</answer>`; where it runs on."""
 
 import re
 
 _BRACE = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+# How the next prompt begins, in a text of a base model that runs on: usual labels, marks of chats,
+# and the words of this package's own prompts.
+_NEXT = re.compile(
+    r"^[ \t]*(?:[*#]+[ \t]*)?(?:(?:question|problem|q|user|human|instruction)[ \t]*[0-9]*[ \t]*:"
+    r"|<\|(?:im_start|user|start_header_id)\||\[INST\]|Reason step by step[,.]"
+    r"|Use the numbers [0-9]|These sentences of a story are in the wrong order"
+    r"|The product of a reaction, as a SMILES string,)",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 def boxed(text: str) -> str | None:
@@ -41,3 +50,18 @@ def tagged(text: str) -> str | None:
         elif start is not None:
             last, start = text[start : match.start()], None
     return last
+
+
+def own_part(text: str) -> str:
+    r"""Returns a text up to where it runs on into a next question; the whole text if it does not.
+
+    What follows is the model's own next question and an answer to that one, no answer to ours.
+
+    Example:
+      >>> own_part("#### 24\n\nQuestion: Ann has 3 pens?\n#### 3")
+      '#### 24\n\n'
+    """
+    for match in _NEXT.finditer(text):
+        if text[: match.start()].strip():
+            return text[: match.start()]
+    return text

@@ -2,7 +2,7 @@
 
 The answer is looked for in the last `<answer>...</answer>`; without one, in the whole text. It is
 the last list of at least n labels in a row, n being their number, however it is written: `B, A, C`,
-`B -> A -> C`, `[2, 0, 1]`, `BAC`, or one label a line, numbered or not (numbers before a label only
+`B -> A -> C`, `[2, 0, 1]`, `BAC`, `1) B 2) A 3) C`, or one label a line, numbered or not (numbers before a label only
 where labels are not numbers themselves). A list that is not a permutation of the labels is no
 answer.
 
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thicket_jax.errors import DataError, check_choice
-from thicket_jax.text.graders.marked import tagged
+from thicket_jax.text.graders.marked import own_part, tagged
 from thicket_jax.text.grading import Outcome
 
 COLUMNS = ("exact", "position", "adjacency")
@@ -36,8 +36,7 @@ def grade(text: str, item: Mapping[str, Any]) -> Outcome:
     order = _labels(item["order"])
     reward = item.get("reward", "exact")
     check_choice("reward", reward, COLUMNS)
-    marked = tagged(text)
-    found = _last_order(text if marked is None else marked, order)
+    found = _found(own_part(text), order) or _found(text, order)
     if found is None:
         return Outcome(None, 0.0, dict.fromkeys(COLUMNS, 0.0))
     columns = {
@@ -65,6 +64,11 @@ def _pairs(order: list[str]) -> list[tuple[str, str]]:
     return list(itertools.pairwise(order))
 
 
+def _found(text: str, order: list[str]) -> list[str] | None:
+    marked = tagged(text)
+    return _last_order(text if marked is None else marked, order)
+
+
 def _last_order(text: str, order: list[str]) -> list[str] | None:
     spelling = {label.casefold(): label for label in order}
     for match in reversed(list(_lists(tuple(spelling)).finditer(text))):
@@ -86,7 +90,10 @@ def _lists(labels: tuple[str, ...]) -> re.Pattern[str]:
     """What finds labels in a row; `together` is a word made of labels of one letter."""
     one = _label(labels).pattern
     number = "" if any(map(str.isdigit, "".join(labels))) else r"|\(?[0-9]+[.):]"
-    beside = r"(?:[ \t,;:>→|/()\[\]<\"'*`=–—-]|\b(?:and|then|sentence)\b)+"
+    arrows = r"\\(?:to|rightarrow|Rightarrow|longrightarrow|implies)(?![A-Za-z])"
+    ordinals = "first|second|third|fourth|fifth|sixth|next|finally|lastly|last"
+    between = rf"and|then|sentence|followed by|{ordinals}"
+    beside = rf"(?:[ \t,;:>←-⇿➔-➾⟵-⟿|/()\[\]{{}}<\"'*`$_=–—-]|{arrows}|\b(?:{between})\b{number})+"
     below = rf"[ \t.,;:)\]*]*\n\s*(?:(?:[-*•]{number})[ \t]*)?(?:sentence[ \t]+)?\(?\**"
     letters = "".join(map(re.escape, labels)) if all(len(x) == 1 for x in labels) else ""
     together = rf"(?<!\w)[{letters}]{{{len(labels)}}}(?!\w)" if letters else "(?!)"
