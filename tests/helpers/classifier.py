@@ -15,7 +15,7 @@ def batch():
     return {
         "image": jnp.asarray(rng.normal(size=(B, 4)), jnp.float32),
         "label": jnp.asarray(rng.integers(0, 4, B), jnp.int32),
-        "shift": jnp.ones(3, jnp.float32),
+        "shift": jnp.float32(1),
     }
 
 
@@ -30,7 +30,7 @@ def logits(params, batch):
 
 def likelihood(tree, batch):
     """The log-probability of the label [B]; NaN for about one expert in ten, which fails."""
-    log_probs = jax.nn.log_softmax(logits(tree, batch) * batch["shift"][0])
+    log_probs = jax.nn.log_softmax(logits(tree, batch) * jnp.ravel(batch["shift"])[0])
     found = jnp.take_along_axis(log_probs, batch["label"][:, None], 1)[:, 0]
     return jnp.where(tree["w"][0, 0] > params()["w"][0, 0] + 0.4, jnp.nan, found)
 

@@ -70,6 +70,7 @@ def test_budgets_that_cannot_work_say_what_can(arguments, message):
 def recorded(population):
     """One halving; every (id, item) that was computed, in a list; and what progress was told."""
     computed, told, stream = [], [], pieces.PieceScorer.stream
+    data = batch() | {"shift": np.ones(3, np.float32)}  # of no item: passed whole
 
     def watch(self, experts, items=None, most=None):
         start, stop = items
@@ -81,7 +82,7 @@ def recorded(population):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces.PieceScorer, "stream", watch)
         found = tj.halving(
-            likelihood, params(), population, batch(), K, budget=0.3, **OPTIONS,
+            likelihood, params(), population, data, K, budget=0.3, **OPTIONS,
             progress=lambda done, most: told.append((done, most)),
         )  # fmt: skip
     return found, computed, told

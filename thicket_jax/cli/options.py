@@ -40,7 +40,8 @@ class Selection:
     budget: float | None = None
     """With --select halving: share of the item outcomes that may be computed; default 0.1."""
     delta: float | None = None
-    """With --select race: probability that the kept experts are not the best; default 0.05."""
+    """With --select race: probability that the kept experts are not the best; default 0.05. Where
+    outcomes have no bounds (signals), a race is a heuristic and this no probability."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

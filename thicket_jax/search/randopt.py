@@ -73,9 +73,10 @@ def randopt(
       select: `"all"` scores every expert on all of `train`; `"halving"` and `"race"` select in
         rounds, as `tj.halving` and `tj.race` do, and need one outcome per item.
       budget: with `"halving"`, share of the outcomes that may be computed; default 0.1.
-      delta: with `"race"`, probability that the kept experts are not the best; default 0.05.
+      delta: with `"race"` and bounds, probability that the kept experts are not the best; default
+        0.05.
       bounds: with `"race"`, (low, high) of an outcome; default 0 to 1 for `metric="accuracy"` if
-        the base's outcomes lie there, else as in `tj.race`.
+        the base's outcomes lie there. Without any, a race is a heuristic.
       run_dir: write the run directory of the command line there, as the run goes.
       resume: go on with an interrupted run in `run_dir`; refused if anything differs.
 

@@ -74,8 +74,8 @@ def beaten(
       items: B.
       delta: of one pair at one look; see `comparisons`.
       width: of the interval in which a difference of two experts lies, which is twice that of an
-        outcome; None takes the range of that pair's own differences so far and of zero, so that
-        not even differences that were all the same decide before enough items are seen.
+        outcome; None is a heuristic: the range of that pair's own differences so far and of zero,
+        so that not even differences that were all the same decide before enough items are seen.
     """
     S, m = outcomes.shape
     values = outcomes.astype(np.float64)

@@ -90,7 +90,8 @@ def halving(
 
     Sequential halving under a budget of N·B item outcomes; see `halving_schedule` for the rounds.
     After each round the best go on by their mean over the items seen so far, ties to the lower id;
-    a failed expert never does. There is no guarantee that the K are the best: `race` has one.
+    a failed expert never does. There is no guarantee that the K are the best: a `race`
+    with bounds has one.
 
     One compiled program serves all rounds. Memory as `tj.score`; on the host N × B.
 

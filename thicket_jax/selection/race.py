@@ -1,4 +1,7 @@
-"""`tj.race`: experts that cannot be among the best K are stopped early."""
+"""`tj.race`: experts that cannot be among the best K are stopped early.
+
+With bounds of an outcome that is certain up to a probability; without, it is a heuristic.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -30,7 +33,10 @@ def _check_bounds(bounds: Sequence[float]) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Race:
-    """The rule of `tj.race`: a probability of error, and bounds of the outcomes if known."""
+    """The rule of `tj.race`: a probability of error, and bounds of the outcomes if known.
+
+    Without bounds `delta` sets how early experts are stopped, and is no probability of error.
+    """
 
     name: ClassVar[str] = "race"
     delta: float = DELTA
@@ -85,7 +91,10 @@ class Race:
         return comparisons(num, k, -(-items // self.piece(num, items, k)) - 1)
 
     def guarantee(self, num: int, items: int, k: int, seen: np.ndarray) -> Guarantee:
-        """Returns what can be promised, given how many items each expert saw that did not fail."""
+        """Returns what can be promised, given how many items each expert saw that did not fail.
+
+        Without bounds that is nothing, unless nobody was stopped.
+        """
         stopped = int((seen < items).sum())
         best = f"the {k} kept experts are the best {k} of all {num:,} on all {items:,} items"
         if not stopped:
@@ -94,22 +103,27 @@ class Race:
                 f"to be among the best {k}. Whoever did not fail was scored on everything, and "
                 f"{best}, without any probability."
             )
+        elif self.bounds is None:
+            sentence = (
+                f"A heuristic, without any guarantee that {best}: {stopped:,} experts were stopped "
+                "early, though outcomes have no known bounds. A few items that nobody saw yet may "
+                "be worth more than all that were seen; only bounds of an outcome make a race "
+                "certain."
+            )
         else:
+            low, high = self.bounds
             sentence = (
                 f"With probability at least {1 - self.delta:g} over the random order of the items, "
                 f"{best}; {stopped:,} experts were stopped early. "
+                f"Outcomes lie between {low:g} and {high:g}."
             )
-            if self.bounds is None:
-                sentence += (
-                    "This holds on a condition, as outcomes have no known bounds: that the "
-                    "difference of two experts on items not yet seen stayed within the range of "
-                    "zero and their differences seen before."
-                )
-            else:
-                low, high = self.bounds
-                sentence += f"Outcomes lie between {low:g} and {high:g}."
+        certain = self.bounds is not None or not stopped
         return Guarantee(
-            self.delta, self.bounds, self._comparisons(num, items, k), stopped, sentence
+            self.delta if certain else None,
+            self.bounds,
+            self._comparisons(num, items, k),
+            stopped,
+            sentence,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -136,7 +150,10 @@ def race(
     backend: str = "pmap",
     progress: Progress | None = None,
 ) -> SelectionResult:
-    """Finds the best K with probability 1 − δ: who cannot be among them is stopped early.
+    """Finds the best K, given bounds with probability 1 − δ; who is out is stopped early.
+
+    Without `bounds` it is a heuristic: it promises nothing, and with rare large outcomes it often
+    keeps others than the best.
 
     After every twelfth of the items or so, an expert is stopped if each of the K that lead is
     better for certain: the mean of their m paired differences exceeds
@@ -153,14 +170,15 @@ def race(
       score_fn, params, population, batch, k, grade, block_size, devices, backend, progress: as in
         `halving`.
       delta: probability, over the order of the items, that the K are not the best K on all items.
-      bounds: (low, high) of an outcome, such as (0, 1); an outcome outside is an error. None: of
-        every pair, the range of zero and its differences so far is taken for w, and the guarantee
-        rests on that condition.
+        Without bounds, only how early experts are stopped.
+      bounds: (low, high) of an outcome, such as (0, 1); an outcome outside is an error. None makes
+        the race a heuristic: of every pair, the range of zero and its differences so far is taken
+        for w, and a rare outcome that nobody has seen yet is not thought of.
 
     Returns:
-      A `SelectionResult`; its `guarantee` says what is promised, also that nothing could be
-      stopped. It does not cover an expert that fails on an item after others were stopped on its
-      account.
+      A `SelectionResult`; its `guarantee` says what is promised, also that it is nothing, or that
+      nothing could be stopped. It does not cover an expert that fails on an item after others were
+      stopped on its account.
 
     Raises:
       ArgumentError: bad options.

@@ -25,18 +25,19 @@ from thicket_jax.selection.schedules import Round
 
 @dataclasses.dataclass(frozen=True)
 class Guarantee:
-    """What a race can promise.
+    """What a race can promise: with bounds a probability, without them nothing (a heuristic).
 
     Attributes:
-      delta: probability that the kept experts are not the best K.
-      bounds: (low, high) that all outcomes were taken to have; None: of every pair of experts, the
-        differences seen so far, and zero, were taken to span those not yet seen.
-      comparisons: bounds that hold at once, each with probability 1 − delta / comparisons.
+      delta: probability that the kept experts are not the best K at most; None where a heuristic
+        stopped experts, which has none.
+      bounds: (low, high) that all outcomes have; None: of every pair of experts, the differences
+        seen so far, and zero, were taken to span those not yet seen.
+      comparisons: bounds that are to hold at once, each with probability 1 − δ / comparisons.
       stopped: experts that were stopped before they had seen all items; failed ones do not count.
       sentence: the same in words.
     """
 
-    delta: float
+    delta: float | None
     bounds: tuple[float, float] | None
     comparisons: int
     stopped: int
@@ -55,7 +56,7 @@ class SelectionResult:
       order: int [B], the items in the order in which all experts saw them.
       evaluations: outcomes that were computed.
       share: of the N·B outcomes of full scoring.
-      guarantee: of a race; None for halving, which has none.
+      guarantee: what a race promises, which without bounds is nothing; None for halving.
     """
 
     experts: Population
