@@ -99,7 +99,8 @@ def test_one_expert_that_does_not_fit_is_one_clear_line(monkeypatch):
 def test_auto_refuses_a_batch_whose_program_needs_more_than_is_free(monkeypatch):
     monkeypatch.setattr(devices, "free_bytes", lambda device: 10)
     with pytest.raises(MemoryLimitError, match="does not fit .* it needs .* bytes"):
-        tj.score(per_item, PARAMS, population(), BATCH)
+        # Of a function that nobody has scored: what "auto" chose is remembered.
+        tj.score(lambda p, b: per_item(p, b), PARAMS, population(), BATCH)
 
 
 def test_other_runtime_errors_are_not_swallowed(monkeypatch):

@@ -1,4 +1,4 @@
-"""pmap, shard_map, placement, gathering and memory: the only file that knows devices.
+"""Mapping over devices, placement, gathering and memory: the only file that knows devices.
 
 A `Mapper` spreads one program over D devices: shared arguments (parameters, data) are replicated
 once, split arguments and outputs have a leading axis D. Nothing crosses between devices inside a
@@ -30,7 +30,9 @@ class Mapper:
 
     Attributes:
       devices: D devices, ordered by process; one for the backend `none`.
-      backend: `pmap`, `shard_map` or `none`.
+      backend: `pmap`, `shard_map` or `none`. The first two are one program, that of `jax.pmap`,
+        which is written out: `jax.pmap` itself keeps every function that it has ever mapped, and
+        the arrays that it closes over.
       mesh: over which the caller has sharded the parameters, or None.
     """
 
@@ -96,23 +98,17 @@ class Mapper:
           A compiled program that takes (*shared, *split) with a leading axis D on split and on
           every output.
         """
-        axes = (None,) * len(shared) + (0,) * len(split)
-        if self.backend == "pmap":
-            mapped = jax.pmap(program, axis_name=_AXIS, in_axes=axes, devices=self.devices)
-        elif self.backend == "shard_map":
-            specs = tuple(PartitionSpec() if a is None else PartitionSpec(_AXIS) for a in axes)
-            mapped = jax.jit(
-                jax.shard_map(
-                    _one_row(program, len(shared)),
-                    mesh=Mesh(np.asarray(self.devices), (_AXIS,)),
-                    in_specs=specs,
-                    out_specs=PartitionSpec(_AXIS),
-                    check_vma=False,
-                )
+        mapped = _one_row(program, len(shared))
+        if self.backend != "none":
+            specs = (PartitionSpec(),) * len(shared) + (PartitionSpec(_AXIS),) * len(split)
+            mapped = jax.shard_map(
+                mapped,
+                mesh=Mesh(np.asarray(self.devices), (_AXIS,)),
+                in_specs=specs,
+                out_specs=PartitionSpec(_AXIS),
+                check_vma=False,
             )
-        else:
-            mapped = jax.jit(_one_row(program, len(shared)))
-        return mapped.lower(*shared, *split).compile()
+        return jax.jit(mapped).lower(*shared, *split).compile()
 
     def gather(self, tree: Any, error: Exception | None = None) -> Any:
         """Returns outputs [D, ...] as numpy on every process; raises what the device raised.

@@ -47,6 +47,15 @@ class FunctionKey:
         except TypeError:  # a builtin, or of a class with slots: held, as it closes over nothing
             self._owner = lambda: owner
 
+    @property
+    def alive(self) -> bool:
+        """Whether the function still exists."""
+        return self._owner() is not None
+
+    def owns(self, function: Any) -> bool:
+        """Whether this is the key of `function`."""
+        return self == FunctionKey(function)
+
     def when_gone(self, action: Callable[..., Any], *arguments: Any) -> None:
         """Calls `action(*arguments)` once the function is gone."""
         owner = self._owner()
