@@ -1,6 +1,7 @@
-"""σ as the norm of a step: each kind of leaf against the norm of what is drawn."""
+"""σ relative to a leaf, or as the norm of its step: against what is there, and what is drawn."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,11 @@ import pytest
 import thicket_jax as tj
 from thicket_jax.errors import ArgumentError
 from thicket_jax.experts import scales as scales_of
+from thicket_jax.experts.laws import Dense
+from thicket_jax.experts.leaves import make_plan
+from thicket_jax.experts.low_rank import LowRank
 from thicket_jax.experts.noise import Noise
+from thicket_jax.experts.scales import leaf_scales
 from thicket_jax.tasks import task
 
 PARAMS = {
@@ -18,6 +23,58 @@ PARAMS = {
     "embed": jnp.zeros((50, 64)),
     "out": jnp.zeros((24, 96)),
 }
+
+
+def one(law, sigma):
+    return tj.population(jax.random.key(3), 6, sigma, noise=law)[5]
+
+
+# Relative to a leaf's root mean square.
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rng: rng.normal(0.5, 2, (2**20 + 3,)).astype(np.float32),
+        lambda rng: jnp.asarray(rng.normal(0, 1e-3, (7, 9)), jnp.bfloat16),
+        lambda rng: np.asarray(1e30, np.float32),
+        lambda rng: np.full(3, 1e-30, np.float32),
+    ],
+    ids=["large", "bfloat16", "scalar-overflow", "underflow"],
+)
+def test_relative_scale_is_the_leafs_root_mean_square(make):
+    leaf = make(np.random.default_rng(0))
+    wide = np.asarray(leaf).astype(np.float64)
+    expected = np.float32(np.sqrt((wide**2).mean()))
+    tree = {"w": leaf, "steps": jnp.arange(3)}
+    found = leaf_scales(tree, make_plan(tree, tj.gaussian(scale="relative")))
+    assert found[0] == 1
+    np.testing.assert_array_almost_equal_nulp(found[1], expected, 1)
+    assert found.dtype == np.float32
+    assert leaf_scales(tree, make_plan(tree, tj.gaussian())).tolist() == [1, 1]
+
+
+def test_relative_noise_is_absolute_noise_times_the_scale():
+    tree = {"w": jnp.full((33,), -4.0)}
+    relative = tj.perturb(tree, one(tj.rademacher(scale="relative"), 0.25))
+    absolute = tj.perturb(tree, one(tj.rademacher(), 1.0))
+    np.testing.assert_array_equal(relative["w"], absolute["w"])
+    assert set(np.abs(np.asarray(relative["w"]) + 4)) == {1}
+
+
+def test_a_leaf_of_zeros_or_of_no_elements_stays_under_a_relative_law():
+    tree = {"zero": jnp.zeros(4), "none": jnp.zeros((0, 3)), "w": jnp.ones(4)}
+    moved = tj.perturb(tree, one(tj.gaussian(scale="relative"), 0.25))
+    assert not moved["zero"].any() and moved["none"].shape == (0, 3)
+    assert (moved["w"] != 1).all()
+
+
+def test_relative_scale_of_traced_parameters_is_refused_with_the_mend():
+    with pytest.raises(ArgumentError, match="close over params"):
+        jax.jit(tj.perturb)({"w": jnp.ones(2)}, one(tj.gaussian(scale="relative"), 0.25))
+
+
+# Modular.
 
 
 def steps(noise, sigma=0.5, num=4):
@@ -60,6 +117,37 @@ def test_expected_norms_against_simulation():
         a, b = rng.normal(size=(8, 90, rank)), rng.normal(size=(8, 60, rank))
         norms = np.linalg.norm(a @ b.transpose(0, 2, 1) / np.sqrt(rank), 2, axis=(1, 2))
         assert noise.epsilon.spectral(90, 60) == pytest.approx(norms.mean(), rel=0.11)
+
+
+@pytest.mark.parametrize("factors", ["gaussian", "rademacher"])
+def test_the_docstring_states_how_far_below_the_edge_norms_are(factors):
+    """The stated shares, to 0.6 %, by as many matrices as tell them to 0.2 %."""
+    words = " ".join(LowRank.spectral.__doc__.split()).partition(f"{factors} ")[2]
+    stated = re.findall(r"([\d.]+) % at rank (\d+)", words)[:3]
+    rng = np.random.default_rng(1)
+    assert [rank for _, rank in stated] == ["2", "4", "40"]
+    for share, rank in stated:
+        r = int(rank)
+        a, b = rng.normal(size=(2000, 90, r)), rng.normal(size=(2000, 60, r))
+        if factors == "rademacher":
+            a, b = np.sign(a), np.sign(b)
+        # A Bᵀ has the norm of the product of the square roots of both Gram matrices.
+        left = np.linalg.cholesky(a.mT @ a + 1e-9 * np.eye(r))
+        right = np.linalg.cholesky(b.mT @ b + 1e-9 * np.eye(r))
+        core = left.mT @ right / np.sqrt(r)
+        norm = np.sqrt(np.linalg.eigvalsh(core.mT @ core)[:, -1]).mean()
+        edge = tj.low_rank(r, factors=factors).epsilon.spectral(90, 60)
+        assert 100 * (1 - norm / edge) == pytest.approx(float(share), abs=0.6)
+
+
+def test_the_docstring_of_dense_laws_states_how_far_below_the_limit_norms_are():
+    (stated,) = re.findall(r"90 × 60 by ([\d.]+) %", Dense.spectral.__doc__)
+    rng, draws = np.random.default_rng(1), []
+    for _ in range(150):
+        x = rng.normal(size=(90, 60))
+        draws.append(np.sqrt(np.linalg.eigvalsh(x.T @ x)[-1]))
+    share = 100 * (1 - np.mean(draws) / tj.gaussian().epsilon.spectral(90, 60))
+    assert share == pytest.approx(float(stated), abs=0.6)
 
 
 def test_stacks_are_matrices_of_their_own():
