@@ -60,7 +60,7 @@ class Moves:
     root: jax.Array
     keys: dict[int, jax.Array]
     sigma: jax.Array
-    scales: Any
+    scales: jax.Array
 
     @property
     def noise(self) -> Noise:
@@ -79,9 +79,9 @@ class Moves:
                 out[members[0]] = self.leaf(members[0])
                 continue
             # The same arithmetic in a loop: a leaf's bits do not depend on who shares its shape.
-            rows = [(self.leaves[i], self.keys[i], self.scales[i]) for i in members]
-            stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *rows)
-            together = jax.lax.map(functools.partial(self._move, letters), stacked)
+            leaves, keys = (jnp.stack([xs[i] for i in members]) for xs in (self.leaves, self.keys))
+            rows = (leaves, keys, self.scales[np.asarray(members)])
+            together = jax.lax.map(functools.partial(self._move, letters), rows)
             out |= {i: together[n] for n, i in enumerate(members)}
         return out
 
@@ -106,12 +106,14 @@ class Moves:
         return [(letters, members) for (letters, *_), members in groups.items()]
 
 
-def moves(params: Any, expert: Population, scales: Any, plan: Plan | None = None) -> Moves:
+def moves(
+    params: Any, expert: Population, scales: jax.Array | np.ndarray, plan: Plan | None = None
+) -> Moves:
     """Returns what moves each leaf of one expert; takes what `apply_noise` takes."""
     plan = make_plan(params, expert.noise) if plan is None else plan
     leaves, structure = jax.tree_util.tree_flatten(params)
     # Constants of a caller's jit must not be folded: folded arithmetic rounds differently.
-    ids, sigmas, signs, scales = jax.lax.optimization_barrier(
+    ids, sigmas, signs, held = jax.lax.optimization_barrier(
         (expert.ids, expert.sigmas, expert.signs, scales)
     )
     chosen = [i for i, use in enumerate(plan.chosen) if use]
@@ -127,11 +129,13 @@ def moves(params: Any, expert: Population, scales: Any, plan: Plan | None = None
         root=expert.key,
         keys={i: keys[n] for n, i in enumerate(chosen)},
         sigma=signs * sigmas,
-        scales=scales,
+        scales=held,
     )
 
 
-def apply_noise(params: Any, expert: Population, scales: Any, plan: Plan | None = None) -> Any:
+def apply_noise(
+    params: Any, expert: Population, scales: jax.Array | np.ndarray, plan: Plan | None = None
+) -> Any:
     """Computes θ + (sign·σ·scale)·ε for one expert; pure, for use inside jit, vmap and pmap.
 
     Noise is drawn and added in float32 (float64 leaves: added in float64) and rounded once to the
@@ -152,7 +156,9 @@ def apply_noise(params: Any, expert: Population, scales: Any, plan: Plan | None 
     return jax.tree_util.tree_unflatten(ready.structure, out)
 
 
-def apply_sum(params: Any, terms: Population, scales: Any, plan: Plan | None = None) -> Any:
+def apply_sum(
+    params: Any, terms: Population, scales: jax.Array | np.ndarray, plan: Plan | None = None
+) -> Any:
     """Computes θ + Σ_m (sign_m·σ_m·scale)·ε_m over M experts; pure, for use inside jit and vmap.
 
     Added one after another in float32 (float64 leaves: in float64) and rounded once to the leaf's

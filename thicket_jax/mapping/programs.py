@@ -151,7 +151,6 @@ def _compile(function: Mapped, how: How, shared: tuple) -> Program:
 
     def call(*arguments: Any) -> Any:
         params, data, scales, words, ids, sigmas, signs, count = arguments
-        scales = tuple(scales[i] for i in range(scales.shape[0]))
         key = jax.random.wrap_key_data(words, impl=how.prng)
         axes: Any = Population(None, 0, 0, 0, plan.noise)  # type: ignore[arg-type]
         over_block = jax.vmap(one, in_axes=(axes, None, None, None))
