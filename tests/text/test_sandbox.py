@@ -197,7 +197,7 @@ def f():
         ("raise SystemExit", "raised"),
         ("import sys\nsys.exit(0)", "raised"),
         ("raise KeyboardInterrupt", "raised"),
-        ("import numpy", "raised"),
+        ("import jax", "raised"),
         ("input()", "raised"),
         ("exit()", "raised"),
         ("def f(): return 1", "ended"),
@@ -533,3 +533,20 @@ def test_an_interpreter_that_does_not_start_is_one_clear_line(monkeypatch):
 def test_limits_that_cannot_work(limits, message):
     with pytest.raises(ArgumentError, match=message):
         Sandbox(**limits)
+
+
+@pytest.mark.parametrize(
+    ("body", "checks"),
+    [
+        ("return np.sum(x)", ["assert f([1, 2]) == 3", "assert [f([1, 2])] == [3]"]),
+        ("return np.mean(x)", ["assert f([1, 2]) == 1.5"]),
+        ("return np.max(x) > 1", ["assert f([1, 2]) == True"]),
+        ("return np.linalg.solve(np.eye(99), np.ones(99)).tolist()", ["assert f(0)[:2] == [1, 1]"]),
+        ("return int(np.random.default_rng(x).integers(1, 2))", ["assert f(0) == 1"]),
+        ("return (np.ones((300, 300)) @ np.ones((300, 300)))[0, 0]", ["assert f(0) == 300"]),
+    ],
+)
+def test_numpy_is_there_without_threads_of_its_own(box, body, checks):
+    result = box.run(f"import numpy as np\ndef f(x): {body}", checks)
+    assert all(check.passed for check in result.checks), result
+    assert not box.run("import numpy\ndef f(): import jax", ["assert f()"]).checks[0].passed

@@ -117,3 +117,38 @@ def test_the_programs_of_mbpp_pass_their_own_tests():
         assert outcome.score == 1 and outcome.columns == {"passed": 1, "ran": 1}, row["task_id"]
         answers.add(outcome.answer)
     assert len(answers) > 50
+
+
+INC = {"tests": ["assert inc(1) == 2", "assert inc(-1) == 0"]}
+HELPER = "def one():\n    return 1"
+WITH_HELPER = "def inc(x):\n    return x + one()"
+PLAIN = "def inc(x):\n    return x + 1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"````python\n{PLAIN}\n````",
+        f"~~~~\n{PLAIN}\n~~~~",
+        f"````\n```\n````\n\n```python\n{PLAIN}\n```",
+        '```python\ndef inc(x):\n    """\n    ```python\n    >>> inc(1)\n    ```\n    """\n'
+        "    return x + 1\n```\nThat is it.",
+        f"```python\n{HELPER}\n```\nThen:\n```python\n{WITH_HELPER}\n```",
+        f"```python\n{WITH_HELPER}\n```\nIt needs:\n```python\n{HELPER}\n```",
+        "```python\nimport operator as o\n```\n```python\ndef two(a): return o.add(a, 1)\n```\n"
+        "```python\ndef inc(x):\n    return two(x)\n```",
+        f"```python\ndef inc(x):\n    return x\n```\nBetter:\n```python\n{PLAIN}\n```",
+        f"```python\n{PLAIN}\n```\nUse:\n```python\nprint(inc(int(input())))\n```",
+        f"Here it is:\n\n{PLAIN}\n\nThis adds one.",
+        f"Sure! It's easy:\n\n{HELPER}\n\nAnd, with it,\n\n{WITH_HELPER}\n\nDone",
+        f"I import nothing.\n{PLAIN}\nfrom the number, one more",
+    ],
+)
+def test_a_program_is_found_in_several_blocks_and_in_prose(text):
+    assert grade(text, INC).score == 1
+    assert grade(text.replace("1", "3").replace("(1)", "(3)"), INC).score == 0
+
+
+@pytest.mark.parametrize("text", ["`" * 9999, "```\n" * 3000, "def f(:\n" * 3000, "a b\n" * 9999])
+def test_long_texts_of_fences_and_prose_end(text):
+    assert len(candidates(text)) <= 6

@@ -13,7 +13,7 @@ from thicket_jax.tasks import task
 from thicket_jax.tasks.language import shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
-from thicket_jax.text.graders.smiles import normal
+from thicket_jax.text.graders.smiles import has_rdkit, molecules, normal
 
 _REACTIONS = ("rxn_smiles", "reaction", "reactants>reagents>production")
 _PRODUCTS = ("product", "prod_smiles", "products")
@@ -36,12 +36,18 @@ def build(options: Options) -> task.Task:
     split = shared.read_split(options, (products, reactants), identity=(products,))
 
     def item(row: Mapping[str, Any]) -> dict[str, Any]:
-        return {"answer": reaction(row)[1]}
+        answer = reaction(row)[1]
+        if molecules(answer) is None:
+            raise DataError(f"its reactants {answer!r:.80} are no molecules")
+        return {"answer": answer}
 
-    notes = (
-        "Reactants are compared as text in a normal form (components sorted, atom maps dropped): "
-        "the same molecule written another way counts as wrong.",
-    )
+    notes: tuple[str, ...] = ()
+    if not has_rdkit():
+        notes = (
+            "RDKit is not installed: reactants are compared as text (components sorted, atom maps "
+            "dropped), and the same molecule written another way counts as wrong; pip install "
+            '"thicket-jax[text]".',
+        )
     grader = "thicket_jax.text.graders.smiles:grade"
     return shared.build(options, shared.Spec("uspto50k", grader, prompt, item, notes), split)
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,13 @@ from thicket_jax.text.sandbox.sandbox import Check, Result, Sandbox
 
 COLUMNS = ("passed", "ran")
 
-_FENCE = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*([\w+-]*)[^\n`]*$", re.MULTILINE)
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+-]*)[^\n`]*$", re.MULTILINE)
+_CODE_BEGINS = re.compile(
+    r"(?:async )?def \w|class \w|import \w|from [\w.]+ import |@\w|\w+ *=[^=]"
+)
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_MOST_BLOCKS, _MOST_CLOSINGS = 12, 6  # of a text, and fences tried as one block's end
+_MOST_CUTS = 40  # lines of prose that are left out
 _PYTHON = {"", "python", "python3", "py", "py3"}
 _MOST_CANDIDATES = 6
 _LIMITS = {"time_limit", "memory_bytes", "output_bytes"}
@@ -79,8 +86,9 @@ def candidates(text: str) -> list[str]:
     r"""Finds what may be the program in a text, at most 6, the likeliest first.
 
     What follows `[DONE]`, which ends a program in the paper of MBPP, is ignored. In turn: the
-    closed blocks of Python, the last first; an open last block; what follows `[BEGIN]`; the same up
-    to a fence. Where the fences do not pair and the first names no language, the prompt opened one.
+    closed blocks of Python, the last first, each after the blocks whose names its functions use;
+    an open last block; what follows `[BEGIN]`; the same up to a fence; the same without the prose
+    around it. Where the fences do not pair and the first names no language, the prompt opened one.
 
     Example:
       >>> candidates("First:\n```python\nx = 1\n```\nBetter:\n```\nx = 2\n```\n")[:2]
@@ -89,17 +97,127 @@ def candidates(text: str) -> list[str]:
       'x = 1'
     """
     text = text.replace("\r\n", "\n").split("[DONE]")[0]
-    # Text, language, text, language, text: the parts alternate with the fences between them.
-    parts = _FENCE.split(text)
-    texts, languages = parts[::2], ["", *parts[1::2]]
-    fences = len(texts) - 1
-    first = 0 if fences % 2 and not languages[1] else 1
-    blocks = [texts[i] for i in range(first, fences, 2) if languages[i].lower() in _PYTHON]
+    blocks, rest = _blocks(text)
+    blocks = [textwrap.dedent(block).strip("\n") for block in blocks[-_MOST_BLOCKS:]]
+    found = list(reversed(_with_helpers(blocks)))
     marked = text.rpartition("[BEGIN]")[2]
-    others = [texts[-1].split("```")[0]] if fences else []
-    others += [marked, marked.split("```")[0]]
-    found = [textwrap.dedent(block).strip("\n") for block in [*reversed(blocks), *others]]
+    unfenced = marked.split("```")[0]
+    others = [rest, marked, unfenced, _without_prose(unfenced), _without_prose(rest)]
+    found += [textwrap.dedent(other).strip("\n") for other in others]
     return [block for block in dict.fromkeys(found) if block.strip()][:_MOST_CANDIDATES]
+
+
+def _blocks(text: str) -> tuple[list[str], str]:
+    """The closed blocks of Python in a text, and what follows the last fence, which may be open."""
+    fences = list(_FENCE.finditer(text))
+    blocks, at, rest = [], 0, ""
+    if len(fences) % 2 and not fences[0][2]:  # the prompt opened it
+        blocks.append(text[: fences[0].start()])
+        at, rest = 1, text[fences[0].end() :]
+    while at < len(fences):
+        closing = _closing(text, fences, at)
+        if closing is None:
+            return blocks, text[fences[at].end() :].split("```")[0]
+        if fences[at][2].lower() in _PYTHON:
+            blocks.append(text[fences[at].end() : fences[closing].start()])
+        rest = text[fences[closing].end() :]
+        at = closing if fences[closing][2] else closing + 1  # one with a language opens the next
+    return blocks, rest.split("```")[0]
+
+
+def _closing(text: str, fences: Sequence[re.Match[str]], at: int) -> int | None:
+    """The fence that ends a block: the first one with which it compiles, else the first one.
+
+    A block is ended by a fence of at least as many marks; a docstring may hold some.
+    """
+    opening = fences[at]
+    closings = [i for i in range(at + 1, len(fences)) if fences[i][1].startswith(opening[1])]
+    if opening[2].lower() in _PYTHON:
+        for closing in closings[:_MOST_CLOSINGS]:
+            block = text[opening.end() : fences[closing].start()]
+            if _tree(textwrap.dedent(block)) is not None:
+                return closing
+    return closings[0] if closings else None
+
+
+def _tree(code: str) -> ast.Module | None:
+    """The syntax tree of a program, or None: it is not Python."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of escapes in the program's strings
+            return ast.parse(code)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+
+
+def _with_helpers(blocks: Sequence[str]) -> list[str]:
+    """Each block after the others that bind names which its functions use and it does not bind."""
+    trees = [_tree(block) or ast.Module([], []) for block in blocks]
+    bound, used = [_bound(tree) for tree in trees], [_used(tree) for tree in trees]
+    found = []
+    for index, block in enumerate(blocks):
+        helpers: list[int] = []
+        if any(isinstance(node, _DEFINITIONS) for node in trees[index].body):
+            # The nearest one before it first, then those after it; helpers have helpers.
+            others = [*reversed(range(index)), *range(index + 1, len(blocks))]
+            missing, known = set(used[index]), set(bound[index])
+            while binding := [i for i in others if bound[i] & (missing - known)]:
+                i = binding[0]
+                helpers.append(i)
+                missing |= used[i]
+                known |= bound[i]
+        found.append("\n\n".join([blocks[i] for i in sorted(helpers)] + [block]))
+    return found
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """Names that a program binds at its top level."""
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, _DEFINITIONS):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            stored = (x for x in ast.walk(node) if isinstance(x, ast.Name))
+            names |= {x.id for x in stored if isinstance(x.ctx, ast.Store)}
+    return names
+
+
+def _used(tree: ast.Module) -> set[str]:
+    """Names that a program reads anywhere."""
+    names = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
+    return {node.id for node in names if isinstance(node.ctx, ast.Load)}
+
+
+def _without_prose(text: str) -> str:
+    """A program that stands in prose without fences: prose is lines that are not Python."""
+    lines = text.split("\n")
+    first = next((i for i, line in enumerate(lines) if _CODE_BEGINS.match(line)), len(lines))
+    lines = lines[first:]
+    for _ in range(_MOST_CUTS):
+        wrong = _wrong_line("\n".join(lines))
+        if wrong is None:
+            break
+        if lines[wrong][:1].strip() and not _CODE_BEGINS.match(lines[wrong]):
+            del lines[wrong]
+        else:
+            del lines[wrong:]
+    return "\n".join(lines)
+
+
+def _wrong_line(code: str) -> int | None:
+    """The index of the first line that is not Python, or that only names something, as prose."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            tree = ast.parse(code)
+    except SyntaxError as error:
+        return min(max(error.lineno or 1, 1), code.count("\n") + 1) - 1
+    except (ValueError, MemoryError, RecursionError):
+        return 0
+    for node in tree.body:
+        if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Call | ast.Constant):
+            return node.lineno - 1
+    return None
 
 
 def _run(text: str, tests: tuple[str, ...], setup: str, limits: Mapping[str, Any]) -> Result | None:

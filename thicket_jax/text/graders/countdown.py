@@ -6,11 +6,11 @@ The answer is looked for in two ways, both recorded:
 * flexible: the strict one; else the last line that reads as an expression.
 
 An expression is made of whole numbers, + − × ÷ (also written * / · x, and `\times`, `\div`,
-`\cdot`, `\frac{}{}`) and parentheses, and nothing else: no sign before a number, no `**`, no `//`, no
-product without an operator. What dresses it up (tags, `$`, `\boxed{}`, markdown, a full stop, a label
-with a colon) is left out. It may be one side of an equation, or of a chain of them, if every side
-has its value; one side must use exactly the given numbers. Arithmetic is exact. There is no `eval`,
-and no recursion: depth and length only take time in proportion.
+`\cdot`, `\frac{}{}`) and parentheses, and nothing else: no sign before a number, no `**`, no `//`,
+no product without an operator. What dresses it up (tags, `$`, `\boxed{}`, markdown, a full stop, a
+label with a colon) is left out. It may be one side of an equation, or of a chain of them, if every
+side has its value; one side must use exactly the given numbers. Arithmetic is exact. There is no
+`eval`, and no recursion: depth and length only take time in proportion.
 
 Item: `numbers`, `target`; `extraction`, `strict` (default) or `flexible`: which of the two is
 answer and score.
@@ -77,7 +77,7 @@ def value(expression: str, numbers: list[int]) -> Fraction | None:
     used = [sorted(_digits(token) for token in side if token.isdigit()) for side in sides]
     if wanted not in used or len(sides) > _MOST_SIDES:
         return None
-    for side, found in zip(sides, used, strict=True):  # before any arithmetic, which is small then
+    for found in used:  # before any arithmetic, which is small after it
         if found != wanted and (
             len(found) > 2 * len(wanted) or any(len(digits) > _MOST_DIGITS for digits in found)
         ):
@@ -184,10 +184,12 @@ def _evaluate(tokens: list[str]) -> Fraction | None:
                     wanted = True
                 elif not pending or pending.pop() != "(":
                     return None
+        if wanted:
+            return None
         _apply(values, pending, 0)
     except ZeroDivisionError:
         return None
-    return None if wanted or pending else values[0]
+    return None if pending else values[0]
 
 
 def _apply(values: list[Fraction], pending: list[str], rank: int) -> None:

@@ -2,7 +2,7 @@
 
 The answer is looked for in the last `<answer>...</answer>`; without one, in the whole text. It is
 the last list of at least n labels in a row, n being their number, however it is written: `B, A, C`,
-`B -> A -> C`, `[2, 0, 1]`, `BAC`, `1) B 2) A 3) C`, or one label a line, numbered or not (numbers before a label only
+`B -> A -> C`, `[2, 0, 1]`, `BAC`, or one label a line, numbered or not (numbers before a label only
 where labels are not numbers themselves). A list that is not a permutation of the labels is no
 answer.
 

@@ -3,19 +3,50 @@
 Texts are compared in normal form: Unicode compatibility form, letter case folded, white space
 collapsed, and without the quotation marks and markdown around them and the punctuation at their
 end. What is a word is decided by letters, marks and digits of any script: "man" is not in "woman".
+What is denied ("not Paris", "B is wrong") is not named.
 
 Item: `answer`, a string or a list of those accepted; `choices` (optional, for `contains_word`): the
 strings that can be meant.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from thicket_jax.errors import DataError
+from thicket_jax.text.graders.marked import own_part
 from thicket_jax.text.grading import Outcome
 
 _AROUND, _AFTER = "\"'“”‘’«»`* ", ".,;:!?…"
+_NEAR = 60  # characters before a phrase, and after it, that can deny it
+_FILLING = (
+    "an?|the|be|is|it|it's|in|that|to|equal|called|named|think|believe|say|really|actually|likely|"
+    "necessarily|exactly|true|option|choice|answer"
+)
+_DENIED = re.compile(
+    r"(?:\b(?:not|never|neither|cannot|without|except|excluding)|n['’]t|\b(?:rather|other) than"
+    rf"|\binstead of|\bnor|\bno)(?:\s+(?:{_FILLING})\b)*\s+[(\[\"'“‘*`]*$"
+)
+_WRONG = (
+    r"(?:\s+(?:is|are|was|were)|['’]s)(?:n['’]t|\s+not)?\s+(?:(?:all|both|clearly|also|the)\s+)*"
+)
+_RULED_OUT = re.compile(
+    rf"[)\]\"'”’*`.]*{_WRONG}(?:wrong|incorrect|false|impossible|ruled out|eliminated)\b"
+    r"|[)\]\"'”’*`.]*\s+(?:is|are|was|were|can)(?:n['’]t|\s*not)\s+(?:the\s+|be\s+)*"
+    r"(?:right|correct|true|answer|it)\b"
+)
+_STATED = re.compile(
+    r"\b(?:answer|choice|option)\b(?:\s+(?:must be|should be|would be|is|was|are)\b|\s*[:=])"
+    r"|\b(?:i choose|i pick|it must be)\b|\\boxed\{|<answer>"
+)
+_SENTENCE_END = re.compile(r"(?:[.!?](?=\s|$)|\n|</answer>|\b(?:because|since|as|whereas)\b)")
+_IN_A_ROW = re.compile(r"[)\]\"'*`]*(?:,|/|\s+and|\s+or|\s+nor|,\s*and|,\s*or)\s*[(\[\"'*`]*")
+_GOES_ON = re.compile(r"[)\]\"'*`]*\s*(?:[,.;:?!/\n]|$|(?:and|or|nor|are|were)\b)")
+_VERBS = re.compile(
+    "is|was|are|be|because|since|as|and|or|but|for|would|must|should|can|has|seems|looks|in|which|"
+    "not|isn't|wasn't"
+)
 
 
 def exact(text: str, item: Mapping[str, Any]) -> Outcome:
@@ -32,8 +63,9 @@ def exact(text: str, item: Mapping[str, Any]) -> Outcome:
 def contains_word(text: str, item: Mapping[str, Any]) -> Outcome:
     """Grades whether the text names an accepted answer as whole words.
 
-    With `choices`, the answer is the choice that the text names last (of overlapping ones, the
-    longest), and it is right if it is accepted. Without, every accepted answer that the text names
+    With `choices`, the answer is the choice that "the answer is ..." names; else the one that the
+    text begins with ("Yes, no problem"); else the one that it names last (of overlapping ones, the
+    longest). It is right if it is accepted. Without, every accepted answer that the text names
     anywhere is right, and the vote is over last lines in normal form.
 
     Example:
@@ -42,11 +74,14 @@ def contains_word(text: str, item: Mapping[str, Any]) -> Outcome:
       >>> contains_word("Not a cat but a dog", {"answer": "dog", "choices": ["cat", "dog"]}).answer
       'dog'
     """
-    accepted, choices, body = _accepted(item), item.get("choices"), normal(text)
+    accepted, choices = _accepted(item), item.get("choices")
+    own = own_part(text)
     if choices is None:
-        named = any(True for phrase in accepted for _ in positions(body, phrase))
-        return Outcome(normal(text.rstrip().rpartition("\n")[2]) or None, float(named))
-    answer = _last_named(body, choices)
+        body = normal(own)
+        places = [(at, phrase) for phrase in accepted for at in positions(body, phrase)]
+        named = any(not _denied(body, at, phrase) for at, phrase in places)
+        return Outcome(normal(own.rstrip().rpartition("\n")[2]) or None, float(named))
+    answer = _chosen(own, choices) or _chosen(text, choices)
     return Outcome(answer, float(answer in accepted))
 
 
@@ -85,14 +120,96 @@ def _in_word(character: str) -> bool:
     return character == "_" or unicodedata.category(character)[0] in "LMN"
 
 
-def _last_named(body: str, choices: Sequence[str]) -> str | None:
+def _denied(body: str, at: int, phrase: str) -> bool:
+    """Whether the words before a phrase deny it, or the words after it rule it out."""
+    end = at + len(phrase)
+    before, after = body[max(0, at - _NEAR) : at], body[end : end + _NEAR]
+    return _DENIED.search(before) is not None or _RULED_OUT.match(after) is not None
+
+
+def _chosen(text: str, choices: Sequence[str]) -> str | None:
+    """The choice that a text means, in normal form."""
+    lines = unicodedata.normalize("NFKC", text).splitlines()
+    written = "\n".join(" ".join(line.split()) for line in lines)
+    body = written.casefold()
+    if len(body) != len(written):  # places must agree
+        written = body
+    named = _named(written, body, choices)
+    meant = [span for span in named if not _denied_span(body, span, named)]
+    for match in reversed(list(_STATED.finditer(body))):
+        end = _SENTENCE_END.search(body, match.end())
+        stated = [s for s in meant if match.end() <= s[0] < (end.start() if end else len(body))]
+        if stated:
+            return (stated[0] if match[0] != "<answer>" else stated[-1])[2]
+    if meant and _begins(body, named, meant[0]):
+        return meant[0][2]
+    return meant[-1][2] if meant else None
+
+
+_Span = tuple[int, int, str]
+"""Where a choice is named: its begin, its end, and the choice in normal form."""
+
+
+def _named(written: str, body: str, choices: Sequence[str]) -> list[_Span]:
+    """Every choice that a text names, those inside a longer one left out, by place."""
     phrases = dict.fromkeys(normal(choice) for choice in choices)
-    spans = [(at, -len(phrase), phrase) for phrase in phrases for at in positions(body, phrase)]
-    last, reach = None, 0
-    for at, minus_length, phrase in sorted(spans):
-        if at - minus_length > reach:  # else it stands inside a longer one
-            last, reach = phrase, at - minus_length
-    return last
+    letters = {normal(choice) for choice in choices if len(choice) == 1 and choice.isupper()}
+    spans = sorted((at, -len(p), p) for p in phrases for at in positions(body, p))
+    found: list[_Span] = []
+    for at, minus_length, phrase in spans:
+        end = at - minus_length
+        inside = found and end <= found[-1][1]
+        if not inside and not (phrase in letters and _is_article(written, at)):
+            found.append((at, end, phrase))
+    return found
+
+
+def _is_article(written: str, at: int) -> bool:
+    """Whether a letter is "a" or "I" in a sentence, and no name of a choice."""
+    if written[at] not in "aAI":
+        return False
+    bracketed = written[at - 1 : at] in ("(", "[", "*", "`", '"') or written[at + 1 : at + 2] == ")"
+    word = re.match(r" (\w[\w']*)", written[at + 1 :])
+    if bracketed or word is None:
+        return False
+    return written[at] == "a" or (word[1].islower() and not _VERBS.fullmatch(word[1]))
+
+
+def _denied_span(body: str, span: _Span, named: Sequence[_Span]) -> bool:
+    """Whether a choice is denied, itself or in a row ("neither A nor B", "A and B are wrong")."""
+    at, end, phrase = span
+    if _denied(body, at, phrase):
+        return True
+    place = named.index(span)
+    for other in named[place + 1 :]:
+        if not _IN_A_ROW.fullmatch(body[end : other[0]]):
+            break
+        end = other[1]
+        if _RULED_OUT.match(body[end : end + _NEAR]):
+            return True
+    for other in reversed(named[:place]):
+        if not re.fullmatch(r"[)\]\"'*`]*,?\s*(?:or|nor)\s+[(\[\"'*`]*", body[other[1] : at]):
+            break
+        at = other[0]
+        if _DENIED.search(body[max(0, at - _NEAR) : at]):
+            return True
+    return False
+
+
+def _begins(body: str, named: Sequence[_Span], first: _Span) -> bool:
+    """Whether a text is its first word, a choice, and what it says of it."""
+    at, end, _ = first
+    if body[:at].strip("([\"'“‘*`\n "):
+        return False
+    after = re.match(r"[)\]\"'”’*`]*([.,:;!\n)—–]| -|$)", body[end:])
+    if after is None:
+        return False
+    listed = (
+        _IN_A_ROW.fullmatch(body[end : other[0]]) and _GOES_ON.match(body[other[1] :])
+        for other in named
+        if other[0] > end
+    )
+    return not any(listed)
 
 
 def _accepted(item: Mapping[str, Any]) -> list[str]:

@@ -31,13 +31,18 @@ _DEVICES = ("/dev/zero", "/dev/urandom", "/dev/random")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def readable_paths() -> list[str]:
-    """What a program may read besides its own folder: Python, shared libraries, some devices."""
+def readable_paths(site: str | None) -> list[str]:
+    """What a program may read besides its own folder: Python, shared libraries, some devices.
+
+    Args:
+      site: folder that numpy is installed in, of which only numpy is read; or None.
+    """
+    packages = [os.path.join(site, name) for name in ("numpy", "numpy.libs")] if site else []
     python = [
         os.path.join(sys.base_prefix, "lib"),
         *map(sysconfig.get_path, ("stdlib", "platstdlib")),
     ]
-    return [path for path in (*python, *_LIBRARIES, *_DEVICES) if os.path.exists(path)]
+    return [path for path in (*python, *packages, *_LIBRARIES, *_DEVICES) if os.path.exists(path)]
 
 
 def landlock_version() -> int:

@@ -2,7 +2,8 @@
 
 A `Sandbox` starts one small helper process (`runner.py`), which forks a child for every
 program. The child has limits on time, memory and output, an empty directory of its own, no network,
-no other threads or processes, and nothing to write outside its directory. A program cannot slow
+no other threads or processes, and nothing to write outside its directory. It has the standard library,
+and numpy where that is installed. A program cannot slow
 or stop the run beyond its limit, and cannot reach the files, network or processes of the machine.
 
 A check `assert f(x) == y` is split: the child evaluates `f(x)` and sends a description of the
@@ -18,6 +19,7 @@ import ast
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import json
 import math
 import os
@@ -40,6 +42,8 @@ _RUNNER = pathlib.Path(__file__).with_name("runner.py")
 _START_SECONDS = 60.0  # for the helper to start on a busy machine
 _GRACE_SECONDS = 10.0  # for the helper to answer after a program's time limit
 _LEAST_MEMORY = 64 << 20
+# Of numpy's linear algebra, whichever it has: a program may not start threads.
+_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class SandboxError(ThicketError):
@@ -125,6 +129,7 @@ class Sandbox:
             "time_limit": float(time_limit),
             "memory_bytes": int(memory_bytes),
             "output_bytes": int(output_bytes),
+            "numpy": _numpy_folder(),
         }
         self._allow_unsafe = allow_unsafe
         self._process: subprocess.Popen[bytes] | None = None
@@ -276,7 +281,15 @@ def layers() -> dict[str, bool]:
         return dict(sandbox.layers)
 
 
-def _helper(settings: dict[str, float]) -> subprocess.Popen[bytes]:
+def _numpy_folder() -> str | None:
+    """The folder that numpy is installed in; None where it is not."""
+    found = importlib.util.find_spec("numpy")
+    if found is None or found.origin is None:
+        return None
+    return str(pathlib.Path(found.origin).resolve().parent.parent)
+
+
+def _helper(settings: dict[str, Any]) -> subprocess.Popen[bytes]:
     """Starts the helper process, with nothing of this process's environment."""
     # With -I Python would ignore the hash seed: a set's order would differ between workers.
     options = ["-s", "-S", "-P", "-X", "utf8", "-W", "ignore"]
@@ -284,6 +297,7 @@ def _helper(settings: dict[str, float]) -> subprocess.Popen[bytes]:
         "PYTHONHASHSEED": "0",
         "TZ": "UTC",
         "LC_ALL": "C.UTF-8",
+        **dict.fromkeys(_ONE_THREAD, "1"),
         # An interpreter with a shared library of its own may not know where it is.
         "LD_LIBRARY_PATH": sysconfig.get_config_var("LIBDIR") or "",
     }

@@ -28,9 +28,9 @@ def describe(value: object) -> tuple[str, bool]:
 
     Plain values are None, numbers, strings, bytes, and tuples, lists, sets and dicts of plain
     values; an object of a subclass is read as the plain value it extends, by none of its own
-    methods. Plain values have equal texts exactly where `==` holds: 1, 1.0, True and Fraction(1)
-    are all "1". Any other object is "<Type repr>" without addresses, which is no plain value's
-    text. NaN is not plain, as it does not equal itself.
+    methods; a number of numpy is Python's. Plain values have equal texts exactly where `==` holds:
+    1, 1.0, True and Fraction(1) are all "1". Any other object is "<Type repr>" without addresses,
+    which is no plain value's text. NaN is not plain, as it does not equal itself.
 
     Args:
       value: any object.
@@ -61,6 +61,9 @@ def _text(value, left):
         raise _TooLargeError
     if value is None:
         return "None", True
+    if _is_numpy_scalar(kind):
+        value = value.item()
+        kind = type(value)
     if issubclass(kind, (int, float, complex)) or kind in _EXACT:
         return _number(value, kind, left)
     if issubclass(kind, (str, bytes, bytearray)):
@@ -83,6 +86,11 @@ def _text(value, left):
     if issubclass(kind, dict):
         return _mapping(value, left)
     return _opaque(value, kind), False
+
+
+def _is_numpy_scalar(kind):
+    """Whether this is one of numpy's numbers, which equal Python's; numpy is not imported here."""
+    return any(base.__name__ == "generic" and base.__module__ == "numpy" for base in kind.__mro__)
 
 
 def _series(opening, elements, closing, left):
