@@ -24,6 +24,7 @@ NAMES = (
     "compiling",
     "memory",
     "cost_of_n",
+    "calls",
     "text",
     "text_large",
 )

@@ -14,7 +14,7 @@ from experiment_runs import done
 def quick_benchmarks(tmp_path_factory):
     """The quick forms of the smaller benchmarks, run in one process: name → (result, text)."""
     folder = tmp_path_factory.mktemp("bench")
-    names = ("noise", "low_rank", "decoder", "blocks", "mappers", "compiling", "memory")
+    names = ("noise", "low_rank", "decoder", "blocks", "mappers", "compiling", "memory", "calls")
     program = (
         "import pathlib, sys\n"
         "import jax\n"
@@ -114,6 +114,16 @@ def test_block_and_mapper_benchmarks(quick_benchmarks):
             assert row[f"{kind}_ratio"]["median"] == pytest.approx(own / its)
         own, its = (r["seconds_per_expert"]["median"] for r in (row, plain))
         assert row["throughput"]["median"] == pytest.approx(its / own) and f"| {name} |" in text
+
+
+def test_calls_benchmark(quick_benchmarks):
+    result, text = quick_benchmarks["calls"]
+    assert list(result["rows"]) == ["1", "150"] and "| scorer |" in text
+    for row in result["rows"].values():
+        assert list(row) == ["jitted", "scorer", "score, stated block", "score, auto"]
+    limits = [0.3, 2, 2, 1, 8, 8]
+    for target, limit in zip(result["targets"], limits, strict=True):
+        assert held(target, limit, at_least=False)
 
 
 def test_compiling_and_memory_benchmarks(quick_benchmarks):
