@@ -31,9 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE, end="")
         return 0 if words else 2
     if words[0] == "--version":
-        import thicket_jax
+        import importlib.metadata
 
-        print(f"thicket {thicket_jax.__version__}")
+        print(f"thicket {importlib.metadata.version('thicket-jax')}")
         return 0
     try:
         check_word("command", words[0], COMMANDS)

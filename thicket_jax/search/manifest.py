@@ -1,5 +1,6 @@
 """What a run directory says of its run: config, identity, experts.json and items.npz."""
 
+import importlib.metadata
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from thicket_jax.errors import RunError, ScoreError
 from thicket_jax.experts.leaves import make_plan
 from thicket_jax.experts.population import Population
-from thicket_jax.runs import files
+from thicket_jax.runs import digests, files, lock
 from thicket_jax.runs.log import RunLog, check_new
 from thicket_jax.runs.record import RunRecord
 from thicket_jax.scoring.scorer import ScorerProtocol
@@ -28,8 +29,6 @@ def config_of(
     scorer: ScorerProtocol,
 ) -> dict[str, Any]:
     """Returns config.json: what the run is about, versions, key, noise law and fingerprints."""
-    import thicket_jax
-
     plan = make_plan(problem.params, experts.noise)
     rule = settings.rule
     return {
@@ -37,7 +36,10 @@ def config_of(
         **({} if rule is None else {"select": rule.to_json()}),
         "metric": problem.metric.name,
         "combines": list(problem.combines),
-        "versions": {"thicket_jax": thicket_jax.__version__, "jax": jax.__version__},
+        "versions": {
+            "thicket_jax": importlib.metadata.version("thicket-jax"),
+            "jax": jax.__version__,
+        },
         "platform": scorer.expert_map.placement.mapper.devices[0].platform,
         "prng": experts.to_json()["prng"],
         "key": experts.to_json()["key"],
@@ -78,13 +80,19 @@ def before(run_dir: pathlib.Path, settings: Settings) -> int | str:
         check_new(run_dir)
         return settings.placement.block_size
     config = files.read_json(run_dir / "config.json", ("block_size",))
-    if (run_dir / "results.json").exists():
-        raise RunError(
-            f"{run_dir} is finished; thicket report {run_dir} makes its tables and figures again"
-        )
+    check_unfinished(run_dir)
     if settings.placement.block_size != "auto":
         return settings.placement.block_size
     return int(config["block_size"])
+
+
+def check_unfinished(run_dir: pathlib.Path) -> None:
+    """Raises `RunError` where a run has ended, or somebody works on it."""
+    if digests.is_finished(run_dir):
+        raise RunError(
+            f"{run_dir} is finished; thicket report {run_dir} makes its tables and figures again"
+        )
+    lock.Lock.check(run_dir)
 
 
 def open_log(
@@ -159,6 +167,5 @@ def record_of(
 def write(record: RunRecord, run_dir: pathlib.Path) -> None:
     """Writes experts.json and items.npz: everything that the report reads."""
     files.write_json(run_dir / "experts.json", record.experts)
-    temporary = run_dir / "items.tmp.npz"
-    np.savez_compressed(temporary, **record.arrays())  # type: ignore[arg-type]
-    temporary.replace(run_dir / "items.npz")
+    with files.replacing(run_dir / "items.npz") as file:
+        np.savez_compressed(file, **record.arrays())  # type: ignore[arg-type]
