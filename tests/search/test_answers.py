@@ -298,7 +298,9 @@ def test_the_report_needs_no_model(finished, tmp_path, monkeypatch, capsys):
 )
 def test_damaged_answers_are_named(finished, tmp_path, name, value, says):
     run_dir = tmp_path / "run"
-    shutil.copytree(finished[0], run_dir, ignore=shutil.ignore_patterns("log", "figures"))
+    shutil.copytree(
+        finished[0], run_dir, ignore=shutil.ignore_patterns("log", "figures", "manifest.json")
+    )
     reported_runs.arrays(**{name: value})(run_dir / "items.npz")
     with pytest.raises(RunError, match=f"items.npz is damaged .*{says}") as caught:
         run_record.load(run_dir)

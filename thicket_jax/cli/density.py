@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from thicket_jax.cli import progress
-from thicket_jax.cli.machine import start_devices
+from thicket_jax.cli.machine import start_devices, tell_of_digests
 from thicket_jax.cli.options import Machine
 from thicket_jax.cli.parsing import asks_help, help_is_fine, parse
 from thicket_jax.cli.run import search_task
 from thicket_jax.errors import ArgumentError, RunError, check_word
-from thicket_jax.runs import files
+from thicket_jax.runs import digests, files
 from thicket_jax.tasks import registry
 
 USAGE = """\
@@ -164,6 +164,8 @@ def _survey(request: Request) -> Iterator[str]:
             hint = f"what is scored is kept; go on with the same command and --out {request.out}"
             raise KeyboardInterrupt(hint if request.out.is_dir() else "") from None
     records = {name: record.load(request.out / name) for name in request.named}
+    for name in request.named:
+        tell_of_digests(request.out / name, tell)
     found = survey.measure(records, request.margins)
     survey_page.write(found, request.out)
     yield from survey_page.lines(found)
@@ -196,7 +198,7 @@ def _rehearse(request: Request, waiting: Sequence[str], tell: progress.Say) -> N
 def _finished(request: Request, name: str) -> bool:
     """Whether a task has run; a finished run of something else is a `RunError`."""
     place = request.out / name
-    if not (place / "results.json").exists():
+    if not digests.is_finished(place):
         return False
     stored = files.read_json(place / "config.json")
     wanted = {"task": request.named[name], "options": request.options[name].to_json()}

@@ -3,7 +3,8 @@
 import functools
 import pathlib
 
-from thicket_jax.cli.machine import stored_options
+from thicket_jax.cli import progress
+from thicket_jax.cli.machine import stored_options, tell_of_digests
 from thicket_jax.cli.options import ExportOptions
 from thicket_jax.cli.parsing import help_is_fine, parse, take_name
 from thicket_jax.errors import ArgumentError
@@ -25,6 +26,8 @@ def _write(run_dir: pathlib.Path, options: ExportOptions) -> pathlib.Path:
     from thicket_jax.runs import export, files
 
     config = files.read_json(run_dir / "config.json", ("task", "options"))
+    export.load_population(run_dir)  # refused before a model is read
+    tell_of_digests(run_dir, progress.say)
     stored = stored_options(run_dir, config)
     module = registry.module(config["task"])
     if hasattr(module, "base_params"):

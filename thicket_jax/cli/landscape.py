@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from thicket_jax.cli import progress
-from thicket_jax.cli.machine import start_devices, stored_options
+from thicket_jax.cli.machine import start_devices, stored_options, tell_of_digests
 from thicket_jax.cli.options import Machine
 from thicket_jax.cli.parsing import asks_help, help_is_fine, parse, read_block_size
 from thicket_jax.errors import ArgumentError, RunError, check_count
@@ -110,11 +110,34 @@ def _make(runs: list[pathlib.Path], options: Options, tell: progress.Say) -> Ite
     _check(options)
     read_block_size(options.block_size)
     records = [load(run) for run in runs]
+    for run in runs:
+        tell_of_digests(run, tell)
     _check_bases(runs, records)
     experts = _experts(runs[0], options)
     folder = runs[0] / "landscapes" / options.called
     start_devices(Machine(backend=options.backend, cpu_devices=options.cpu_devices))
     from thicket_jax.reports import report, results
+    from thicket_jax.runs import digests
+
+    with digests.changing(runs[0], f"landscapes/{options.called}"):
+        found = _score_all(runs, records, experts, folder, options, tell)
+    module = registry.module(records[0].config["task"])
+    table = results.build_results(records[0])
+    report.write(records[0], runs[0], table, draw=getattr(module, "draw", None))
+    yield from _lines(found)
+    yield f"picture: {runs[0] / 'figures' / ('landscape-' + options.called + '.png')}"
+    yield f"report: {runs[0] / 'report.html'}"
+
+
+def _score_all(
+    runs: list[pathlib.Path],
+    records: "list[RunRecord]",
+    experts: "Population",
+    folder: pathlib.Path,
+    options: Options,
+    tell: progress.Say,
+) -> dict[str, Any]:
+    """Scores what is missing of every task and writes landscape.json; returns what it holds."""
     from thicket_jax.search import landscapes
 
     scored, plane, where = [], None, None
@@ -136,12 +159,7 @@ def _make(runs: list[pathlib.Path], options: Options, tell: progress.Say) -> Ite
     assert plane is not None and where is not None
     found = files.plain_json(landscapes.to_json(plane, where, scored, options.called))
     files.write_json(folder / "landscape.json", found)
-    module = registry.module(records[0].config["task"])
-    table = results.build_results(records[0])
-    report.write(records[0], runs[0], table, draw=getattr(module, "draw", None))
-    yield from _lines(found)
-    yield f"picture: {runs[0] / 'figures' / ('landscape-' + options.called + '.png')}"
-    yield f"report: {runs[0] / 'report.html'}"
+    return dict(found)
 
 
 def _names(runs: list[pathlib.Path]) -> list[str]:

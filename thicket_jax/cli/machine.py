@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from thicket_jax.cli.options import Machine
@@ -40,6 +41,17 @@ def start_devices(machine: Machine) -> None:
                 f"--process-id {machine.process_id} must be 0 to {machine.processes - 1}"
             )
         jax.distributed.initialize(machine.coordinator, machine.processes, machine.process_id)
+
+
+def tell_of_digests(run_dir: pathlib.Path, tell: Callable[[str], None]) -> None:
+    """Says so where a run has no digests by which damage would be found."""
+    from thicket_jax.runs import digests
+
+    if digests.read(run_dir) is None:
+        tell(
+            f"{run_dir} carries no digests, as an older release made it: its ranks and means are "
+            "checked, no other damage is found"
+        )
 
 
 def stored_options(run_dir: pathlib.Path, config: dict[str, Any]) -> Any:

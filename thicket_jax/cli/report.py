@@ -3,6 +3,8 @@
 import pathlib
 from typing import Any
 
+from thicket_jax.cli import progress
+from thicket_jax.cli.machine import tell_of_digests
 from thicket_jax.cli.options import ReportOptions
 from thicket_jax.cli.parsing import combine_names, help_is_fine, parse, take_name
 from thicket_jax.tasks import registry
@@ -49,9 +51,10 @@ def report(words: list[str]) -> None:
 
 def _write(run_dir: pathlib.Path, options: ReportOptions) -> None:
     from thicket_jax.reports import report, results
-    from thicket_jax.runs import record
+    from thicket_jax.runs import digests, record
 
-    read = record.load(run_dir)
+    read = record.load(run_dir, besides=digests.REPORT[1:])
+    tell_of_digests(run_dir, progress.say)
     table = results.build_results(read, ks=options.k, combine=combine_names(options.vote))
     name = read.config["task"]
     draw = getattr(registry.module(name), "draw", None) if name in registry.REGISTRY else None

@@ -59,12 +59,14 @@ def _parse(name: str, words: list[str]) -> Any:
 def resume(words: list[str]) -> None:
     """Goes on with an interrupted run."""
     from thicket_jax.runs import files
+    from thicket_jax.search import manifest
 
     with help_is_fine():
         folder, rest = take_name(words, "resume", "a run directory")
         machine = parse(Machine, rest, "thicket resume RUN")
         run_dir = pathlib.Path(folder)
         config = files.read_json(run_dir / "config.json", ("task", "options"))
+        manifest.check_unfinished(run_dir)
         options, rule = stored_options(run_dir, config), _stored_rule(run_dir, config)
         command = config.get("command", "")
         search_task(config["task"], options, machine, run_dir, rule, resume=True, command=command)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from thicket_jax.reports import documents, figures, landscape_figure, landscape_page, sections
+from thicket_jax.runs import digests
 from thicket_jax.runs.files import write_json
 from thicket_jax.runs.record import RunRecord
 from thicket_jax.scoring.metrics import METRICS, Metric
@@ -38,6 +39,17 @@ def write(
       metric: a program's own metric, as in `build_results`; without it what needs it is left out.
     """
     folder = pathlib.Path(run_dir)
+    with digests.changing(folder, *digests.REPORT):
+        return _write(record, folder, results, draw, metric)
+
+
+def _write(
+    record: RunRecord,
+    folder: pathlib.Path,
+    results: Mapping[str, Any],
+    draw: Draw | None,
+    metric: Metric | None,
+) -> list[pathlib.Path]:
     write_json(folder / "results.json", results)
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)

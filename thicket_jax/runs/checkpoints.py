@@ -5,11 +5,18 @@ interface compares the path over all connected processes in every save, so that 
 several would wait for ever; the classic `Checkpointer` takes the active processes as an option.
 """
 
+import os
 import pathlib
+import shutil
 from typing import Any
 
 import jax
 import numpy as np
+
+from thicket_jax.runs import files, interrupts
+
+UNFINISHED = ".orbax-checkpoint-tmp"
+"""In the name of a folder that is being written."""
 
 
 def _checkpointer() -> Any:
@@ -28,10 +35,18 @@ def _checkpointer() -> Any:
 def save(path: pathlib.Path, tree: Any) -> None:
     """Writes a pytree of arrays to the folder `path`, which appears whole or not at all.
 
-    Leaves are fetched to the host; `path` must not exist.
+    Leaves are fetched to the host; `path` must not exist. A signal meanwhile waits.
     """
-    with _checkpointer() as checkpointer:
-        checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree))
+    tree = jax.tree.map(np.asarray, tree)
+    with interrupts.waiting():
+        unsynced = path.absolute().with_name(path.name + UNFINISHED)
+        shutil.rmtree(unsynced, ignore_errors=True)
+        with _checkpointer() as checkpointer:
+            checkpointer.save(unsynced, tree)
+        # Orbax renames what may not have reached the disk.
+        files.sync_tree(unsynced)
+        os.rename(unsynced, path.absolute())
+        files.sync_folder(path.absolute().parent)
 
 
 def load(path: pathlib.Path) -> Any:

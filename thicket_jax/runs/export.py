@@ -8,26 +8,39 @@ from thicket_jax.ensembles import merging
 from thicket_jax.errors import ArgumentError, RunError, check_count
 from thicket_jax.experts.perturbation import perturb
 from thicket_jax.experts.population import Population
-from thicket_jax.runs import checkpoints, files
+from thicket_jax.runs import checkpoints, consistency, digests, files, record
 
 Save = Callable[[Any, pathlib.Path, Mapping[str, Any]], Any]
 """`(params, folder, notes)` writes a checkpoint; `notes` is JSON, the recipe of these weights."""
 
 
 def load_population(run_dir: pathlib.Path) -> Population:
-    """Returns the experts of a finished run that did not fail, best first."""
+    """Returns the experts of a finished run that did not fail, best first.
+
+    items.npz and the log may have been deleted; what is there is checked.
+    """
     path = run_dir / "experts.json"
     if not path.exists() and (run_dir / "config.json").exists():
         raise RunError(f"{run_dir} is not finished; go on with: thicket resume {run_dir}")
-    stored = files.read_json(path, ("population", "experts"))
+    if (run_dir / "items.npz").exists():
+        return _population(record.load(run_dir).experts)
+    stored = files.read_json(path, ("population", "base", "experts"))
+    config = files.read_json(run_dir / "config.json")
+    digests.check(run_dir)
     try:
-        rows = sorted((r for r in stored["experts"] if not r["failed"]), key=lambda r: r["rank"])
-        columns = {f"{name}s": [row[name] for row in rows] for name in ("id", "sigma", "sign")}
-        return Population.from_json({**stored["population"], **columns})
+        fault = consistency.experts_fault(stored, config)
+        found = _population(stored)
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{path} is damaged ({type(error).__name__}: {error}); restore it from a copy"
-        ) from None
+        fault = f"{type(error).__name__}: {error}"
+    if fault:
+        raise RunError(f"{path} is damaged ({fault}); restore it from a copy")
+    return found
+
+
+def _population(stored: Mapping[str, Any]) -> Population:
+    rows = sorted((r for r in stored["experts"] if not r["failed"]), key=lambda r: r["rank"])
+    columns = {f"{name}s": [row[name] for row in rows] for name in ("id", "sigma", "sign")}
+    return Population.from_json({**stored["population"], **columns})
 
 
 def export(

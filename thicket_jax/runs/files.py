@@ -3,18 +3,25 @@
 JSON has no NaN and no infinity: what is not finite is null in a file and None when it is read.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.errors import RunError
 from thicket_jax.experts.leaves import leaf_paths
+from thicket_jax.runs import interrupts
+
+TEMPORARY = ".tmp"
+"""Ending of a file that is being written."""
 
 
 def plain_json(value: Any) -> Any:
@@ -42,7 +49,10 @@ def fingerprint(tree: Any) -> str:
     """
     digest = hashlib.sha256()
     for path, leaf in leaf_paths(tree):
-        value = np.asarray(leaf)
+        is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        if is_key:  # of random numbers: its implementation and its words
+            path = f"{path}|{leaf.dtype}"
+        value = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
         digest.update(f"{path}|{value.dtype}|{value.shape}|".encode())
         digest.update(np.ascontiguousarray(value).view(np.uint8).reshape(-1).data)
     return digest.hexdigest()
@@ -59,12 +69,43 @@ def write_json(path: pathlib.Path, value: Any) -> None:
       TypeError: a value that JSON cannot hold; the file stays as it was.
     """
     text = json.dumps(plain_json(value), indent=1, allow_nan=False) + "\n"
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """Gives a file to write; at the end it is `path`, durably. Before that, `path` is as it was.
+
+    Where writing fails, what was written is removed.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        with interrupts.waiting():
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+    """Makes the names in a folder durable."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def sync_tree(folder: pathlib.Path) -> None:
+    """Makes all files below a folder, and their names, durable."""
+    for path in [*folder.rglob("*"), folder]:
+        sync_folder(path)
 
 
 def read_json(

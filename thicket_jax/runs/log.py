@@ -6,6 +6,7 @@ segment appear at once or not at all, and each carries a digest of its content, 
 any moment costs the experts since the last segment and damage is found, not used.
 """
 
+import contextlib
 import json
 import pathlib
 import re
@@ -17,14 +18,22 @@ from typing import Any
 import numpy as np
 
 from thicket_jax.errors import RunError
-from thicket_jax.runs import checkpoints, strings
-from thicket_jax.runs.files import differences, fingerprint, plain_json, read_json, write_json
+from thicket_jax.runs import checkpoints, digests, lock, strings
+from thicket_jax.runs.files import (
+    TEMPORARY,
+    differences,
+    fingerprint,
+    plain_json,
+    read_json,
+    sync_folder,
+    write_json,
+)
 from thicket_jax.scoring.scores import Scores, concatenate
 
 SECONDS_BETWEEN_SEGMENTS = 30.0
 SEGMENTS_PER_RUN = 20  # at least: a segment holds at most 5 % of the experts
 _EXPERTS = "experts"
-_UNFINISHED = ".orbax-checkpoint-tmp"
+_BIRTH = ("log", "log/identity.json", lock.NAME)  # made before config.json is
 
 
 class RunLog:
@@ -47,17 +56,26 @@ class RunLog:
         self._start = 0
         self._seconds = 0.0
         self._last = time.monotonic()
+        self._lock: lock.Lock | None = None
 
     @classmethod
     def create(
         cls, run_dir: pathlib.Path, config: Mapping[str, Any], identity: Mapping[str, Any], num: int
     ) -> "RunLog":
-        """Starts a new run directory with its config and the identity that resume compares."""
+        """Starts a new run directory with its config and the identity that resume compares.
+
+        config.json is the run's birth: what a kill before it leaves counts as new.
+        """
         check_new(run_dir)
-        (run_dir / "log").mkdir(parents=True)
-        write_json(run_dir / "log" / "identity.json", identity)
-        write_json(run_dir / "config.json", config)
-        return cls(run_dir, num)
+        log = cls(run_dir, num)
+        log.folder.mkdir(parents=True, exist_ok=True)
+        with log._taken():
+            check_new(run_dir)  # another process may have begun it meanwhile
+            write_json(run_dir / "log" / "identity.json", identity)
+            write_json(run_dir / "config.json", config)
+            sync_folder(run_dir.absolute().parent)
+            digests.begin(run_dir)
+        return log
 
     @classmethod
     def reopen(
@@ -80,7 +98,16 @@ class RunLog:
         """
         if not (run_dir / "log").is_dir():
             raise RunError(f"{run_dir / 'log'} is missing; {run_dir} cannot be resumed")
-        now = plain_json(identity)
+        log = cls(run_dir, num)
+        with log._taken():
+            log._check_same(plain_json(identity), mend)
+            digests.check_unfinished(run_dir)
+            log._remove_unfinished("")
+            digests.begin(run_dir)
+        return log
+
+    def _check_same(self, now: Any, mend: str) -> None:
+        run_dir = self.run_dir
         changed = differences(read_json(run_dir / "log" / "identity.json"), now)
         if not changed:
             # config.json has the same entries, and is where people edit.
@@ -90,9 +117,21 @@ class RunLog:
             raise RunError(
                 f"{run_dir} is a different run and cannot be resumed: {'; '.join(changed)}; {mend}"
             )
-        log = cls(run_dir, num)
-        log._remove_unfinished("")
-        return log
+
+    @contextlib.contextmanager
+    def _taken(self) -> Iterator[None]:
+        """Takes the run's lock, and keeps it unless what is inside fails."""
+        self._lock = lock.Lock(self.run_dir)
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Lets another process go on with the run."""
+        if self._lock is not None:
+            self._lock.release()
 
     def round(self, number: int, positions: np.ndarray, share: float) -> "RunLog":
         """Returns the log of one round of a selection, in which experts are those that take part.
@@ -146,7 +185,7 @@ class RunLog:
         self._parts, self._seconds, self._last = [], 0.0, time.monotonic()
 
     def _remove_unfinished(self, name: str) -> None:
-        for unfinished in self.folder.glob(f"{name}*{_UNFINISHED}*"):
+        for unfinished in self.folder.glob(f"{name}*{checkpoints.UNFINISHED}*"):
             shutil.rmtree(unfinished)
 
     def write_base(self, scores: Scores) -> None:
@@ -241,5 +280,11 @@ def check_new(run_dir: pathlib.Path) -> None:
             f"run directory {run_dir} exists; resume it (thicket resume {run_dir}, or "
             "resume=True), or choose another"
         )
-    if not run_dir.is_dir() or any(run_dir.iterdir()):
+    if not run_dir.is_dir() or not _is_unborn(run_dir):
         raise RunError(f"{run_dir} exists and is not an empty directory; choose another")
+
+
+def _is_unborn(run_dir: pathlib.Path) -> bool:
+    """Whether a folder has nothing but what a kill at the birth of a run leaves."""
+    names = {path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*")}
+    return {name.removesuffix(TEMPORARY) for name in names} <= {*_BIRTH, "config.json"}

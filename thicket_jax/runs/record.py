@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from thicket_jax.errors import ArgumentError, RunError
-from thicket_jax.runs import strings
+from thicket_jax.runs import consistency, digests, strings
 from thicket_jax.runs.files import read_json
 from thicket_jax.scoring import metrics
 
@@ -197,8 +197,12 @@ class RunRecord:
         return np.array([self.metric.per_item(x, self.targets).mean() for x in self.answers])
 
 
-def load(run_dir: str | pathlib.Path) -> RunRecord:
-    """Reads a finished run directory.
+def load(run_dir: str | pathlib.Path, *, besides: tuple[str, ...] = ()) -> RunRecord:
+    """Reads a finished run directory, all of whose files must be those that its manifest is of.
+
+    Args:
+      run_dir: the directory.
+      besides: files and folders that may have changed, as the caller makes them again.
 
     Raises:
       RunError: it is missing, unfinished, or a file is damaged; the text names the file and what
@@ -209,6 +213,7 @@ def load(run_dir: str | pathlib.Path) -> RunRecord:
         raise RunError(f"{folder} is not a run directory; make one with thicket run TASK --out DIR")
     if not (folder / "config.json").exists():
         raise RunError(f"{folder / 'config.json'} is missing; {folder} is not a run directory")
+    digests.check(folder, besides)
     again = f"delete it and results.json, and thicket resume {folder} makes it again from the log"
     config = read_json(
         folder / "config.json",
@@ -270,7 +275,8 @@ def _read_arrays(path: pathlib.Path, mend: str) -> dict[str, np.ndarray]:
 
 def _check(record: RunRecord, folder: pathlib.Path, mend: str) -> None:
     """Raises `RunError` unless the files are whole and belong together."""
-    for name, fault in (("experts.json", _experts_fault), ("items.npz", _arrays_fault)):
+    faults = {"experts.json": _experts_fault, "items.npz": _arrays_fault}
+    for name, fault in {**faults, "experts.json or items.npz": _means_fault}.items():
         found = fault(record)
         if found:
             raise RunError(f"{folder / name} is damaged ({found}); {mend}")
@@ -296,9 +302,15 @@ def _experts_fault(record: RunRecord) -> str:
             if not np.isfinite(record.gains[~record.failed]).all() or not (seen > 0).all():
                 return "an expert has no items, or none of the base beside it"
         missing = {"id", "sign"} - set.intersection(*map(set, record.experts["experts"]))
-        return f"an expert has no {', '.join(sorted(missing))}" if missing else ""
+        if missing:
+            return f"an expert has no {', '.join(sorted(missing))}"
+        return consistency.experts_fault(record.experts, record.config)
     except (KeyError, TypeError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
+
+
+def _means_fault(record: RunRecord) -> str:
+    return consistency.means_fault(record.experts, record.train, record.base_train)
 
 
 def _arrays_fault(record: RunRecord) -> str:

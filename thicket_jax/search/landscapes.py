@@ -113,13 +113,17 @@ def score_grid(
         if tell is not None:
             tell(int(scored.done.sum()), G)
 
-    parts, _ = score_missing(stream, G, log, say)
+    try:
+        parts, _ = score_missing(stream, G, log, say)
+    finally:
+        if log is not None:
+            log.close()
     return concatenate([dataclasses.replace(scores, items=None) for _, scores in parts])
 
 
 def _open(folder: pathlib.Path, identity: dict[str, Any], count: int) -> RunLog:
     """Starts the log of a landscape, or goes on with it."""
-    if (folder / "log" / "identity.json").exists():
+    if (folder / "config.json").exists():
         return RunLog.reopen(folder, identity, count, mend="give this one another --name")
     return RunLog.create(folder, identity, identity, count)
 

@@ -23,6 +23,7 @@ from thicket_jax.mapping.devices import from_first, same_everywhere
 from thicket_jax.mapping.placement import Placement
 from thicket_jax.mapping.usage import matrix_axes
 from thicket_jax.reports import report, results
+from thicket_jax.runs import digests
 from thicket_jax.runs.files import fingerprint
 from thicket_jax.runs.log import RunLog, most_per_call
 from thicket_jax.scoring.pieces import PieceScorer
@@ -63,7 +64,7 @@ class Result:
 def execute(
     problem: Problem, experts: Population, settings: Settings, about: Mapping[str, Any]
 ) -> Result:
-    """Runs the pipeline; every process calls it, process 0 alone writes.
+    """Runs the pipeline; every process calls it, process 0 alone writes, and holds the run's lock.
 
     Args:
       problem: what is searched.
@@ -71,6 +72,17 @@ def execute(
       settings: how, and where to.
       about: entries of config.json that name the run: task, model, options, notes, command.
     """
+    with contextlib.ExitStack() as held:
+        return _execute(problem, experts, settings, about, held)
+
+
+def _execute(
+    problem: Problem,
+    experts: Population,
+    settings: Settings,
+    about: Mapping[str, Any],
+    held: contextlib.ExitStack,
+) -> Result:
     check_key(experts.key)
     check_ks(settings.k, len(experts))
     experts = with_axes(problem, experts)
@@ -86,6 +98,8 @@ def execute(
     log = None
     if run_dir is not None:
         log = _on_first(lambda: manifest.open_log(run_dir, settings, config, len(experts)), None)
+        if log is not None:
+            held.callback(log.close)
     with _what_is_kept(log):
         base = _score_base(scorer, experts, log)
         tell = _teller(problem, settings, base)
@@ -109,6 +123,7 @@ def execute(
         if run_dir is not None:
             manifest.write(record, run_dir)
             report.write(record, run_dir, table, draw=settings.draw, metric=problem.metric)
+            digests.seal(run_dir)
     predict = None
     if problem.predict_fn is not None:
         predict = _predict(problem, experts, scores, kept, settings.placement)
