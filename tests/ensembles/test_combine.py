@@ -195,3 +195,30 @@ def test_wrong_predictions_are_named_with_another_rule(rule, given, found):
     assert text.startswith(f"{rule.__name__} got {found}; it takes ")
     assert "use m" in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("name", [*COMBINES, "weighted_vote"])
+def test_an_expert_with_a_nan_has_no_part_in_an_item_s_answer(name):
+    """Of every item the answer is that of the experts which are whole there, in any place."""
+    rule, rng = with_weights(combine_rule(name), [0.5] * 5), np.random.default_rng(1)
+    for _ in range(20):
+        found = rng.normal(size=(5, 6, 3)).astype(np.float32)
+        broken = rng.random((5, 6)) < 0.4
+        broken[:, 0] = True
+        found[broken, rng.integers(0, 3)] = np.nan
+        joined = np.asarray(rule(found))
+        for b in range(6):
+            there = found[~broken[:, b], b][:, None]
+            if len(there) == 0:
+                assert (joined[b] == -1) if joined.ndim == 1 else np.isnan(joined[b]).all()
+                continue
+            alone = np.asarray(with_weights(combine_rule(name), [0.5] * len(there))(there))[0]
+            np.testing.assert_allclose(joined[b], alone, rtol=1e-6)
+
+
+def test_nan_never_wins_a_tie():
+    """The argmax of NaN is class 0: it neither ties nor wins, though the best expert has it."""
+    nan = [np.nan, np.nan]
+    votes = np.float32([[nan, nan], [[0, 1], nan], [nan, nan]])
+    assert tj.majority_vote(votes).tolist() == [1, -1]
+    assert weighted_vote(votes, [9, 1, 9]).tolist() == [1, -1]

@@ -1,6 +1,7 @@
 """Predictions of K experts → one; and K experts → one parameter set.
 
-A combine rule is a function of predictions [K, B, ...], best expert first, to [B, ...].
+A combine rule is a function of predictions [K, B, ...], best expert first, to [B, ...]. An expert
+whose prediction of an item has a NaN in it has failed there: it has no vote and no part in a mean.
 """
 
 import functools
@@ -37,7 +38,8 @@ def majority_vote(predictions: Any) -> jax.Array:
     A negative label abstains; where everybody does, the answer is −1.
 
     Args:
-      predictions: integer labels [K, B], or class scores [K, B, C], of which the argmax votes.
+      predictions: integer labels [K, B], or class scores [K, B, C], of which the argmax votes; a
+        row of scores with a NaN abstains.
 
     Raises:
       ArgumentError: neither of these.
@@ -77,7 +79,7 @@ def weighted_vote(predictions: Any, weights: Any) -> jax.Array:
 def _labels(rule: str, predictions: Any) -> jax.Array:
     votes = jnp.asarray(predictions)
     if votes.ndim == 3:
-        votes = votes.argmax(-1)
+        votes = jnp.where(_there(votes), votes.argmax(-1), -1)
     if votes.ndim != 2 or jnp.issubdtype(votes.dtype, jnp.floating):
         raise ArgumentError(
             f"{rule} got {votes.dtype}{list(votes.shape)}; it takes integer labels [K, B] "
@@ -104,24 +106,46 @@ def _winner(votes: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.maximum(found, -1) if signed else found
 
 
+def _there(predictions: jax.Array) -> jax.Array:
+    """Which experts answered which items, without a NaN: bool [K, B]."""
+    return ~jnp.isnan(predictions).any(tuple(range(2, predictions.ndim)))
+
+
+def _over_who_is_there(
+    predictions: jax.Array, join: Callable[..., jax.Array], join_some: Callable[..., jax.Array]
+) -> jax.Array:
+    """Joins [K, B, ...] over experts: all of them, or those of an item that have no NaN in it.
+
+    Where all are there, the bits are those of `join`; where none is, NaN.
+    """
+    there = _there(predictions)
+    wide = there.reshape(there.shape + (1,) * (predictions.ndim - 2))
+    some = join_some(jnp.where(wide, predictions, jnp.nan), 0)
+    return jnp.where(wide.all(0), join(predictions, 0), some)
+
+
 def mean(predictions: Any) -> jax.Array:
-    """Returns the mean of predictions [K, B, ...] over experts, float32 [B, ...]."""
-    return jnp.mean(jnp.asarray(predictions, jnp.float32), 0)
+    """Returns the mean of predictions [K, B, ...] over experts, float32 [B, ...].
+
+    Of each item over those without a NaN; NaN where there are none.
+    """
+    return _over_who_is_there(jnp.asarray(predictions, jnp.float32), jnp.mean, jnp.nanmean)
 
 
 def median(predictions: Any) -> jax.Array:
     """Returns the median of predictions [K, B, ...] over experts, float32 [B, ...].
 
-    Of an even K it is the mean of the middle two.
+    Of an even K it is the mean of the middle two. Of each item over those without a NaN.
     """
-    return jnp.median(jnp.asarray(predictions, jnp.float32), 0)
+    return _over_who_is_there(jnp.asarray(predictions, jnp.float32), jnp.median, jnp.nanmedian)
 
 
 def mean_probs(predictions: Any) -> jax.Array:
     """Returns the mean of the experts' class probabilities, float32 [B, C].
 
     Args:
-      predictions: logits [K, B, C]; each expert's softmax is taken, then the mean.
+      predictions: logits [K, B, C]; each expert's softmax is taken, then the mean, over those
+        without a NaN.
     """
     logits = jnp.asarray(predictions)
     if logits.ndim < 3 or not jnp.issubdtype(logits.dtype, jnp.floating):
@@ -129,7 +153,7 @@ def mean_probs(predictions: Any) -> jax.Array:
             f"mean_probs got {logits.dtype}{list(logits.shape)}; it takes logits [K, B, C]; "
             "use majority_vote for labels"
         )
-    return jnp.mean(jax.nn.softmax(logits.astype(jnp.float32), -1), 0)
+    return mean(jax.nn.softmax(logits.astype(jnp.float32), -1))
 
 
 COMBINES: dict[str, Combine] = {

@@ -13,6 +13,7 @@ import numpy as np
 
 from thicket_jax.errors import ParameterError
 from thicket_jax.experts.noise import Noise
+from thicket_jax.experts.states import State, leaf_states
 
 _QUANTISED_SUFFIX = re.compile(r"(scale|scales|scale_inv|zero_point|zero_points|absmax)$")
 
@@ -71,16 +72,20 @@ def _is_quantised(dtype: Any) -> bool:
 def make_plan(params: Any, noise: Noise) -> Plan:
     """Decides which leaves are perturbed, from shapes, dtypes and paths alone.
 
-    Never perturbed: integers and booleans, 8-bit floats, and the scales of quantised tensors (a
-    leaf named `...scale`, `...scales`, `...scale_inv`, `...zero_point(s)` or `...absmax` beside a
-    quantised leaf of the same parent).
+    State is no weights and is left out, unless `where` asks for it by its own name: NNX variables
+    that are no `nnx.Param` (batch statistics, caches), the Linen collection `batch_stats` and
+    others beside `params`, optimizer states; see `states.py`.
+
+    Never perturbed: integers and booleans, keys of random numbers, 8-bit floats, and the scales of
+    quantised tensors (a leaf named `...scale`, `...scales`, `...scale_inv`, `...zero_point(s)` or
+    `...absmax` beside a quantised leaf of the same parent).
 
     Raises:
       ParameterError: no floating leaf, no leaf that matches `where`, or two leaf paths whose
         32-bit hashes collide (rename one of the two).
     """
     described = []
-    for path, leaf in leaf_paths(params):
+    for (path, leaf), state in zip(leaf_paths(params), leaf_states(params), strict=True):
         dtype = getattr(leaf, "dtype", None)
         if dtype is None:
             if not isinstance(leaf, int | float | complex | bool):
@@ -88,25 +93,28 @@ def make_plan(params: Any, noise: Noise) -> Plan:
                     f"params leaf {path or '(root)'!r} is a {type(leaf).__name__}, not an array"
                 )
             dtype = np.result_type(leaf)
-        described.append((path, np.shape(leaf), dtype))
+        described.append((path, np.shape(leaf), dtype, state))
     return _plan(tuple(described), noise, jax.config.read("jax_enable_x64"))
 
 
-Described = tuple[tuple[str, tuple[int, ...], Any], ...]  # path, shape, dtype of every leaf
+# Path, shape and dtype of every leaf, and why it is state.
+Described = tuple[tuple[str, tuple[int, ...], Any, State | None], ...]
 
 
 @functools.lru_cache(maxsize=64)
 def _plan(described: Described, noise: Noise, x64: bool) -> Plan:
     """The plan of leaves that are described; `x64` is what the canonical dtypes depend on."""
     del x64
-    leaves = [(path, shape, _canonical(path, dtype)) for path, shape, dtype in described]
+    leaves = [(path, shape, _canonical(path, dtype)) for path, shape, dtype, _ in described]
     # A lone integer is a step counter: a scale beside it is an ordinary parameter.
     quantised_parents = {
         path.rpartition(".")[0] for path, shape, dtype in leaves if shape and _is_quantised(dtype)
     }
     chosen, skipped, candidates = [], [], []
-    for path, _, dtype in leaves:
+    for (path, _, dtype), (*_, state) in zip(leaves, described, strict=True):
         reason = _reason(path, dtype, quantised_parents)
+        if reason is None and state is not None and not state.asked(noise.where, path):
+            reason = state.reason
         if reason is None:
             candidates.append(path)
         else:

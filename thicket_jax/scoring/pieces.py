@@ -24,7 +24,15 @@ from thicket_jax.mapping.functions import Mapped, mapped
 from thicket_jax.mapping.placement import Placement
 from thicket_jax.scoring.layouts import Layout, is_key, item_order, leading_layout
 from thicket_jax.scoring.scorer import ScorerProtocol, check_score
-from thicket_jax.scoring.scores import Grade, Graded, Scores, concatenate, graded, of_graded
+from thicket_jax.scoring.scores import (
+    Grade,
+    Graded,
+    Scores,
+    concatenate,
+    graded,
+    of_graded,
+    of_outputs,
+)
 
 _WORTH_COMPILING = 8  # experts in a block, from which on a second program pays for itself
 
@@ -147,7 +155,8 @@ class PieceScorer:
                 full[:, wanted] = leaf[:, start:stop]
                 return self._as_returned(full)
 
-            found = graded(self.grade, jax.tree.map(spread, chunk.outputs), n)
+            outputs = jax.tree.map(spread, chunk.outputs)
+            found = of_outputs(outputs, graded(self.grade, outputs, n))
             if found.items.shape[1] != self.count:
                 raise ScoreError(
                     f"grade returned {list(found.items.shape)} for {self.count} items; return "

@@ -24,6 +24,7 @@ from thicket_jax.scoring.scores import (
     concatenate,
     graded,
     of_graded,
+    of_outputs,
     of_values,
 )
 
@@ -271,7 +272,8 @@ class Scorer:
             if self.grade is None:
                 yield chunk.start, of_values(chunk.outputs["value"], chunk.outputs.get("items"))
                 continue
-            scores = of_graded(graded(self.grade, chunk.outputs, chunk.stop - chunk.start))
+            found = graded(self.grade, chunk.outputs, chunk.stop - chunk.start)
+            scores = of_graded(of_outputs(chunk.outputs, found))
             if not self.keep_items:
                 scores = Scores(scores.values, scores.failed)
             yield chunk.start, scores

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.errors import ScoreError, ThicketError
@@ -172,6 +173,21 @@ def graded(grade: Grade, outputs: Any, count: int) -> Graded:
         {name: column.astype(np.float32) for name, column in columns.items()},
         None if found.texts is None else np.asarray(found.texts, object),
     )
+
+
+def of_outputs(outputs: Any, found: Graded) -> Graded:
+    """Returns what was graded, with NaN outcomes for experts whose outputs have a NaN in them.
+
+    Such an expert has failed, whatever a grade made of it: the argmax of NaN is a class too.
+    """
+    broken = np.zeros(len(found.items), bool)
+    for leaf in jax.tree.leaves(outputs):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            broken |= np.isnan(leaf).any(tuple(range(1, leaf.ndim)))
+    if not broken.any():
+        return found
+    items = np.where(broken[:, None], np.float32("nan"), found.items)
+    return dataclasses.replace(found, items=items)
 
 
 def _is_text(value: Any) -> bool:
