@@ -1,5 +1,6 @@
 """Worker processes: order, time limits, deaths, errors, votes; as few processes as will do."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -161,6 +162,21 @@ def test_answers_to_one_item_fall_into_classes(graders):
     assert graders.classes(answers[:0]).shape == (0, 3)
     with pytest.raises(ScoreError, match=r"ValueError: bad .* on the answers 'a' and 'bad'; mend"):
         graders.classes(np.array([["a"], ["bad"]], object))
+
+
+def test_classes_do_not_depend_on_the_order_of_answers(folder):
+    (folder / "near.py").write_text(
+        "def grade(text, item):\n    return 0\n"
+        # neither symmetric nor transitive
+        "def same(a, b):\n    return int(b) - int(a) in (0, 1)\n"
+    )
+    orders = list(itertools.permutations(["1", "2", "3", "7", "5"]))
+    with Graders(f"{folder}/near.py:grade", [{}] * len(orders), workers=1) as graders:
+        classes = graders.classes(np.array(orders, object).T).T
+    for order, found in zip(orders, classes.tolist(), strict=True):
+        number = dict(zip(order, found, strict=True))
+        assert number["1"] == number["2"] == number["3"]
+        assert len({number["1"], number["5"], number["7"]}) == 3 == len(set(found))
 
 
 def test_an_interrupt_leaves_workers_that_can_go_on(graders):

@@ -6,7 +6,7 @@ import pytest
 from shared_data import rows
 
 from thicket_jax.errors import DataError
-from thicket_jax.text.graders import mathematics
+from thicket_jax.text.graders import latex, mathematics
 
 LONG = 20_000
 
@@ -79,7 +79,7 @@ def test_the_same_answer_is_written_in_many_ways(library):
     answers = [r"\frac{1}{2}", "0.5", r"\frac{2}{4}", "x=0.5"]
     assert all(mathematics.same(a, b) for a, b in itertools.permutations(answers, 2))
     assert not mathematics.same("0.5", "0.25")
-    assert mathematics.normal(r"\tfrac{1}{2} \text{ is it} ") == r"\frac{1}{2}\text{ is it}"
+    assert latex.normal(r"\tfrac{1}{2} \text{ is it} ") == r"\frac{1}{2}\text{ is it}"
 
 
 def test_an_answer_that_cannot_be_compared_in_time_is_wrong(library, monkeypatch):
@@ -87,3 +87,100 @@ def test_an_answer_that_cannot_be_compared_in_time_is_wrong(library, monkeypatch
     answers = ["9^{9^{9^9}}", r"\sum_{k=1}^{10^9} \frac{1}{k}", "{" * 300 + "x" + "}" * 300]
     for answer in answers:
         assert mathematics.grade(rf"\boxed{{{answer}}}", {"answer": "5"}).score == 0
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "right"),
+    [
+        # relative tolerance: numbers of any size, and no rounded decimals
+        (r"\frac{1}{3^{70}}", r"\frac{1}{3^{69}}", False),
+        (r"\frac{1}{3^{70}}", "3^{-70}", True),
+        ("0.0000007", "0.0000008", False),
+        ("7 \\times 10^{-7}", "0.0000007", True),
+        (r"\frac{2}{3}", "0.6666667", False),
+        (r"\frac{3}{8}", "0.375", True),
+        (r"\sqrt{2}", "1.41421356237", False),
+        (r"\pi", "3.14159265", False),
+        (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}", True),
+        ("1000000000000001", "1000000000000002", False),
+        ("0.5\\pi", r"\frac{\pi}{2}", True),
+        (r"(\frac13, 1)", "(0.3333333, 1)", False),
+        (r"\{0.5, 2\}", r"\{2, \frac12\}", True),
+        (r"\{1, 2\}", r"\{1, 3\}", False),
+        # thousands
+        ("3,\\! 141,\\! 592", "3141592", True),
+        ("2{,}718", "2718", True),
+        # bases
+        ("34_7", "34_6", False),
+        ("34_7", "34_{7}", True),
+        ("34_7", r"34_{\text{seven}}", True),
+        ("34_7", "(34)_{7}", True),
+        ("34_7", "34", True),
+        ("34_7", "25", False),
+        ("1A_{16}", "1a_{16}", True),
+        # units
+        (r"7\text{ cm}", "7", True),
+        ("7", r"7\text{ cm}", True),
+        (r"7\text{ cm}", r"7\text{ mm}", False),
+        (r"7\text{ cm}", r"7\mathrm{~cm}", True),
+        (r"7\text{ inches}", "7 inches", True),
+        (r"7\text{ hours}", r"7\text{ h}", True),
+        (r"7\text{ cm}^2", r"7\text{ cm}^3", False),
+        (r"30^{\circ}", r"30\text{ degrees}", True),
+        (r"30^\circ", r"30\text{ radians}", False),
+        (r"25\%", "25", True),
+        (r"\$12", "12", True),
+        (r"\$12", r"12\text{ dollars}", True),
+        # variables
+        (r"\sqrt{\frac{2}{m}}", r"\frac{\sqrt{2}}{\sqrt{m}}", True),
+        ("x^2-1", "(x-1)(x+1)", True),
+        (r"\sqrt{x^2}", "x", False),
+        (r"\frac{1}{x+y}", r"\frac{1}{x}+\frac{1}{y}", False),
+        ("2x+3", "y=2x+3", True),
+        # sets
+        (r"\emptyset", r"\{\}", True),
+        (r"\emptyset", r"\{0\}", False),
+        (r"\mathbf{5}", "5", True),
+        (r"\text{5}", "5", True),
+    ],
+)
+def test_numbers_units_bases_and_sets(library, gold, answer, right):
+    assert mathematics.grade(rf"\boxed{{{answer}}}", {"answer": gold}).score == float(right)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["**5**", "so **5**.", "`5`", "<answer>5</answer>", "<answer> $5$. </answer>", "It is __5__"],
+)
+def test_a_marked_answer_without_a_box_is_the_flexible_one(library, text):
+    assert mathematics.grade(text, {"answer": "5"}).columns == {"strict": 0.0, "flexible": 1.0}
+    assert mathematics.grade(text, {"answer": "6", "extraction": "flexible"}).score == 0
+
+
+def test_a_text_that_runs_on_is_read_up_to_there(library):
+    text = "\\boxed{5}\n\nProblem: what is 3+4?\nSolution: \\boxed{7}"
+    assert mathematics.grade(text, {"answer": "5"}).columns == {"strict": 1.0, "flexible": 1.0}
+
+
+def test_same_is_an_equivalence(library):
+    answers = [
+        "5",
+        "x=5",
+        "y=5",
+        r"5\text{ km}",
+        r"5\text{ m}",
+        "5_8",
+        "5_7",
+        "5.0",
+        r"\frac{10}{2}",
+    ]
+    answers += [r"50\%", "50", "0.5", r"\frac12", "0.3333333", r"\frac13", "2^{-80}", "2^{-81}"]
+    answers += ["(1,2)", "(2,1)", "x<2", r"(-\infty,2)", r"\emptyset", r"\varnothing"]
+    related = {(a, b): mathematics.same(a, b) for a in answers for b in answers}
+    assert all(related[a, a] for a in answers)
+    assert all(related[a, b] == related[b, a] for a, b in related)
+    for a, b, c in itertools.product(answers, repeat=3):
+        assert not (related[a, b] and related[b, c]) or related[a, c], (a, b, c)
+    assert (
+        related["5", "x=5"] and related["5.0", r"\frac{10}{2}"] and related["x<2", r"(-\infty,2)"]
+    )

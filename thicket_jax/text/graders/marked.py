@@ -2,7 +2,7 @@ r"""What a text marks as its answer: `\boxed{...}`, `<answer>...</answer>`; wher
 
 import re
 
-_BRACE = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
+_BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 # How the next prompt begins, in a text of a base model that runs on: usual labels, marks of chats,
 # and the words of this package's own prompts.
@@ -25,7 +25,7 @@ def boxed(text: str) -> str | None:
     opened: list[int | None] = []
     last = (-1, -1)
     for match in _BRACE.finditer(text):
-        if match[0].startswith("\\boxed"):
+        if match[0][-1] == "{" and len(match[0]) > 2:
             opened.append(match.end())
         elif match[0] == "{":
             opened.append(None)

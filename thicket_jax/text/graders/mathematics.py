@@ -3,16 +3,23 @@ r"""Mathematical answers in LaTeX: MATH-500, OlympiadBench; equivalence by math-
 Two ways to find the answer, both recorded:
 
 * strict: the content of the last `\boxed{...}` whose braces balance;
-* flexible: the strict one; else the last expression that math-verify finds in the last lines.
+* flexible: the strict one; else the content of the last `<answer>...</answer>`; else the last
+  expression that math-verify finds in the last lines.
+
+A text that runs on into a next question is read up to there, if an answer stands before it.
+
+Numbers are equal exactly: 0.333 is not 1/3, and what is computed agrees to 40 digits of its size.
+Expressions of variables are equal if they agree wherever both are real. Numbers in different bases
+differ, and so do answers that both name a unit, another one; one that names none is not wrong.
 
 The answer to vote on is its LaTeX in a normal form of spacing; `same` makes classes of equivalent
-ones. Answers of several parts, between commas, are right in any order.
+ones, which name the same unit or base, or none. Answers of several parts, between commas, are right
+in any order.
 
 Item: `answer` or `final_answer`, a string or a list of the parts, in LaTeX, or the authors'
 solution with the answer boxed; `extraction`, `strict` (default) or `flexible`: which of the two is
-answer and score; `unit`, which the answer may be followed by (math-verify ignores the units that it
-knows, so a wrong one is not noticed); `error`, the absolute tolerance of a number, or of each part,
-between commas.
+answer and score; `unit`, which the answer may be followed by; `error`, the absolute tolerance of a
+number, or of each part, between commas.
 
 A parse or a comparison that takes longer than 3 s finds nothing. That limit is an alarm, see
 `alarm`: what it cannot stop, the limit of the worker process does.
@@ -27,7 +34,16 @@ from typing import Any
 
 from thicket_jax.errors import ArgumentError, DataError, check_choice
 from thicket_jax.text.graders.alarm import within
-from thicket_jax.text.graders.marked import boxed
+from thicket_jax.text.graders.latex import (
+    assigned,
+    based,
+    bracketed,
+    decimal,
+    normal,
+    split_parts,
+    split_unit,
+)
+from thicket_jax.text.graders.marked import boxed, own_part, tagged
 from thicket_jax.text.grading import Outcome
 
 COLUMNS = ("strict", "flexible")
@@ -35,20 +51,15 @@ COLUMNS = ("strict", "flexible")
 _SECONDS = 3  # for one parse or one comparison
 _LONGEST = 1000  # characters of an answer that is parsed; a longer one equals itself alone
 _TAIL = 1000  # characters at the end of a text in which an unboxed answer is looked for
-_SPACING = re.compile(
-    r"\\(?:left|right|displaystyle|limits)(?![A-Za-z])|(?<!\\)\\[,!;: ]|~|\\q?quad(?![A-Za-z])"
-)
 _AND = re.compile(r"\s*,?\s*(?:\\(?:text|mathrm|mbox)\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)\s*")
-_KEPT_SPACE = re.compile(
-    r"(\\(?:text|mathrm|mbox)[a-z]*\{[^{}]*\}|\\[A-Za-z]+ (?=[A-Za-z])|, (?=[0-9]{3}(?![0-9])))| "
-)
 _WORDS = re.compile(r"\\text[a-z]*\{\s*([^{}\\]*[A-Za-z]{2}[^{}\\]*)\}|([A-Za-z][A-Za-z ]{3,})")
-_RELATION = re.compile(r"[=<>]|\\(?:lt|gt|leq?|geq?|neq?|in)(?![A-Za-z])")
-_WHOLE = re.compile(r"-?[0-9]{1,300}")
 _UNIT_MARKUP = re.compile(
     r"\\(?:text|mathrm|mbox|rm|operatorname)(?![A-Za-z])|\\[,!;: ]|[{}~$\s\\]"
 )
-_OPENING, _CLOSING = "([{", ")]}"
+_DIGITS, _AGREE = 50, 40  # that numbers are computed to, and that must agree
+_POINTS = (0.7, 1.3, 2.9, -0.6, -1.7, 0.31, -3.1, 5.3)  # values of the first variable
+_LEAST_POINTS = 3  # at which two expressions must both be real
+_MARKDOWN = re.compile(r"(?<!\w)(?:\*\*+|__+|`+)|(?:\*\*+|__+|`+)(?!\w)")
 
 
 def prepare() -> None:
@@ -66,35 +77,26 @@ def grade(text: str, item: Mapping[str, Any]) -> Outcome:
     gold = _gold(item)
     extraction = item.get("extraction", "strict")
     check_choice("extraction", extraction, COLUMNS)
-    marked = boxed(text)
+    own = own_part(text)
+    marked = boxed(own) or boxed(text)
     found = {"strict": normal(marked or "") or None}
-    found["flexible"] = found["strict"] or _last_expression(text)
+    found["flexible"] = found["strict"] or _last_expression(own) or _last_expression(text)
     right = {answer: answer is not None and _right(gold, answer, item) for answer in found.values()}
     scores = {name: float(right[answer]) for name, answer in found.items()}
     return Outcome(found[extraction], scores[extraction], scores)
 
 
 def same(a: str, b: str) -> bool:
-    """Whether two answers are equivalent, whichever of the two math-verify takes as the gold one.
+    """Whether two answers are equivalent, units and bases included; either may come first.
 
     Example:
-      >>> same("x=5", "5"), same("(1,2)", "(2,1)")
-      (True, False)
+      >>> same("x=5", "5"), same("(1,2)", "(2,1)"), same("5", r"5\\text{ km}")
+      (True, False, False)
     """
-    return _equal(a, b) or (_RELATION.search(a + b) is not None and _equal(b, a))
-
-
-def normal(latex: str) -> str:
-    r"""Returns LaTeX without what only spaces it, in one spelling of fractions.
-
-    Example:
-      >>> normal(r" $\left( 3, \dfrac{\pi r}{2} \right)$. ")
-      '(3,\\frac{\\pi r}{2})'
-    """
-    latex = _SPACING.sub(" ", latex.replace("{,}", ",").replace(",\\!", ","))
-    latex = re.sub(r"\\[dt]frac(?![A-Za-z])", r"\\frac", latex).replace("−", "-")
-    latex = " ".join(latex.split()).strip("$ ").removesuffix(".").rstrip("$ ")
-    return _KEPT_SPACE.sub(lambda match: match[1] or "", latex)
+    if split_unit(a)[1] != split_unit(b)[1] or based(a) != based(b):
+        return a == b
+    first, second = sorted((a, b))
+    return _equal(first, second) or _equal(second, first)
 
 
 def _gold(item: Mapping[str, Any]) -> tuple[str, ...]:
@@ -127,14 +129,7 @@ def _right(gold: Sequence[str], answer: str, item: Mapping[str, Any]) -> bool:
 
 def _parts(latex: str) -> list[str]:
     """Splits at the commas, semicolons and words between answers that stand in no bracket."""
-    text, depth, parts = _AND.sub(",", latex), 0, [""]
-    for character in text:
-        depth += (character in _OPENING) - (character in _CLOSING)
-        if character in ",;" and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part.strip() for part in parts if part.strip()]
+    return split_parts(_AND.sub(",", latex))
 
 
 def _tolerances(error: Any, count: int) -> list[float]:
@@ -178,6 +173,10 @@ def _without_unit(latex: str, unit: str) -> str:
 
 
 def _last_expression(text: str) -> str | None:
+    marked = tagged(text)
+    if marked is not None and normal(marked):
+        return normal(marked)
+    text = _MARKDOWN.sub(" ", text)
     tail = text.rstrip()[-_TAIL:]
     if len(text) > _TAIL:
         tail = tail.partition("\n")[2] or tail  # no formula whose beginning is cut off
@@ -187,18 +186,124 @@ def _last_expression(text: str) -> str | None:
 
 @functools.lru_cache(maxsize=4096)
 def _equal(gold: str, answer: str) -> bool:
-    """Whether math-verify holds an answer to be equivalent to the gold one."""
+    """Whether an answer is equivalent to the gold one; units and bases may be left out in it."""
     if gold == answer:
         return True
     if max(len(gold), len(answer)) > _LONGEST:
         return False
-    if _WHOLE.fullmatch(gold) and _WHOLE.fullmatch(answer):
+    bases = based(gold), based(answer)
+    if any(bases):
+        return _same_digits(*bases, gold, answer)
+    (wanted, unit), (given, other) = split_unit(gold), split_unit(answer)
+    if unit and other and unit != other:
         return False
+    if wanted and given and _equal_values(assigned(wanted), assigned(given)):
+        return True
+    return "percent" in (unit, other) and unit != other and _verified(gold, answer)
+
+
+def _same_digits(
+    base: tuple[str, int] | None, other: tuple[str, int] | None, gold: str, answer: str
+) -> bool:
+    """Whether numbers have the same digits, and not different bases."""
+    if base and other:
+        return base == other
+    digits, plain = (base[0], answer) if base else (other[0] if other else "", gold)
+    return plain.lower().lstrip("0") == digits
+
+
+def _equal_values(gold: str, answer: str) -> bool:
+    """Whether two answers without units are equivalent: words, numbers, tuples, or formulas."""
+    if gold == answer:
+        return True
+    numbers = decimal(gold), decimal(answer)
+    if None not in numbers:
+        return numbers[0] == numbers[1]
     word, other = _word(gold), _word(answer)
     if word and other:  # as formulas, "even" and "vene" would be equal products
         return word == other
+    one, two = bracketed(gold), bracketed(answer)
+    if one and two and (one[0], one[2]) == (two[0], two[2]):
+        parts, others = split_parts(one[1]), split_parts(two[1])
+        if len(parts) > 1 and one[0] != "\\{":
+            return len(parts) == len(others) and all(map(_equal, parts, others))
+        if one[0] == "\\{" and len(parts) == len(others) > 0:
+            return _in_any_order(parts, others)
+    scalars = _scalar(gold), _scalar(answer)
+    if scalars[0] is not None and scalars[1] is not None:
+        return bool(within(_SECONDS, lambda: _agree(*scalars)))
+    return _verified(gold, answer)
+
+
+def _in_any_order(parts: Sequence[str], others: Sequence[str]) -> bool:
+    left = list(others)
+    for part in parts:
+        match = next((other for other in left if _equal(part, other)), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return True
+
+
+def _scalar(latex: str) -> Any:
+    """The expression that an answer is, its decimals exact; None for sets, relations and so on."""
+    import sympy
+
+    plain = decimal(latex)
+    if plain is not None:
+        return sympy.Rational(plain.numerator, plain.denominator)
+    parsed = _parse(latex)
+    if not parsed or not isinstance(parsed[0], sympy.Expr) or "," in latex:
+        return None
+    floats = {x: sympy.Rational(str(x)) for x in parsed[0].atoms(sympy.Float)}
+    return parsed[0].xreplace(floats)
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Whether two expressions have one value; those of variables, wherever both are real."""
+    symbols = sorted(one.free_symbols | other.free_symbols, key=str)
+    if one == other:
+        return True
+    if not symbols:
+        return _close(one.evalf(_DIGITS), other.evalf(_DIGITS))
+    compared = 0
+    for i in range(len(_POINTS)):
+        values = {x: _POINTS[(i + 3 * j) % len(_POINTS)] for j, x in enumerate(symbols)}
+        exact = {x: _exact(value) for x, value in values.items()}
+        found = [x.subs(exact).evalf(_DIGITS) for x in (one, other)]
+        if not all(x.is_number and x.is_real and x.is_finite for x in found):
+            continue
+        if not _close(*found):
+            return False
+        compared += 1
+    return compared >= _LEAST_POINTS
+
+
+def _exact(value: float) -> Any:
+    import sympy
+
+    return sympy.Rational(str(value))
+
+
+def _close(one: Any, other: Any) -> bool:
+    if one == other:
+        return True
+    if not (one.is_finite and other.is_finite):
+        return False
+    size = max(abs(one), abs(other))
+    return bool(abs(one - other) <= size * 10**-_AGREE)
+
+
+def _verified(gold: str, answer: str) -> bool:
+    """Whether math-verify holds an answer to be equivalent to the gold one."""
     wanted, given, verify = list(_parse(gold)), list(_parse(answer)), _library().verify
-    compare = functools.partial(verify, allow_set_relation_comp=True, timeout_seconds=None)
+    compare = functools.partial(
+        verify,
+        float_rounding=_AGREE,
+        numeric_precision=_DIGITS,
+        allow_set_relation_comp=True,
+        timeout_seconds=None,
+    )
     return bool(within(_SECONDS, lambda: compare(wanted, given)))
 
 

@@ -106,5 +106,5 @@ def _chemistry() -> ModuleType | None:
         from rdkit import Chem, RDLogger
     except ImportError:
         return None
-    RDLogger.DisableLog("rdApp.*")  # it prints what is wrong with a string
+    RDLogger.logger().setLevel(RDLogger.CRITICAL)  # it prints what is wrong with a string
     return Chem

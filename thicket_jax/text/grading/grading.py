@@ -152,9 +152,9 @@ class Graders:
     def classes(self, answers: np.ndarray) -> np.ndarray:
         """Numbers the answers to each item that are one answer in a vote.
 
-        Two answers are one if the grader's module has `same` and it says so (an answer is compared
-        with the first of each class; a comparison that takes too long says no), else if they are
-        equal strings.
+        Two answers are one if the grader's module has `same` and it says so (a comparison that
+        takes too long says no), else if they are equal strings. Classes are the smallest that hold
+        with every answer all that are the same as it, so that the answers' order does not matter.
 
         Args:
           answers: object (str | None) [M, B], M answers to each of B items.
@@ -172,7 +172,7 @@ class Graders:
                 pairs = dict.fromkeys(pair for column in columns for pair in column.pairs())
                 self._compare([pair for pair in pairs if pair not in self._same])
                 for column in columns:
-                    column.close(self._same)
+                    column.grow(self._same)
             _forget(self._same)
         numbers = np.array([column.numbers() for column in columns], np.int32)
         return numbers.reshape(answers.shape[::-1]).T
@@ -216,31 +216,43 @@ class Graders:
 
 
 class _Classes:
-    """The classes of the answers to one item, closed one after another."""
+    """The classes of the answers to one item: the components of the graph that `same` makes."""
 
     def __init__(self, answers: np.ndarray) -> None:
-        """Every distinct answer is open."""
+        """Every distinct answer is open: in no class yet."""
         self.answers = answers
         self.open = list(dict.fromkeys(answer for answer in answers if answer is not None))
-        self.closed: dict[str, int] = {}
-        self.count = 0
+        self.classes: list[list[str]] = []
+        self.asked = 0  # members of the last class whose pairs are known
 
     def pairs(self) -> list[tuple[str, str]]:
-        """The first open answer, which begins a class, with each other one."""
-        return [(self.open[0], other) for other in self.open[1:]]
+        """A member of the class that grows with each open answer, in one order."""
+        if self.classes and self.asked < len(self.classes[-1]):
+            member = self.classes[-1][self.asked]
+            return [_ordered(member, other) for other in self.open]
+        return [_ordered(self.open[0], other) for other in self.open[1:]]
 
-    def close(self, same: Mapping[tuple[str, str], bool]) -> None:
-        """Closes the class that the first open answer begins."""
-        if self.open:
-            members = self.open[:1] + [pair[1] for pair in self.pairs() if same[pair]]
-            self.closed.update(dict.fromkeys(members, self.count))
-            self.open = [answer for answer in self.open if answer not in self.closed]
-            self.count += 1
+    def grow(self, same: Mapping[tuple[str, str], bool]) -> None:
+        """Adds to the class that grows, or to a new one, what is the same as its next member."""
+        if not self.open:
+            return
+        if not self.classes or self.asked == len(self.classes[-1]):
+            self.classes.append([self.open.pop(0)])
+            self.asked = 0
+        member = self.classes[-1][self.asked]
+        self.classes[-1] += [other for other in self.open if same[_ordered(member, other)]]
+        self.open = [other for other in self.open if not same[_ordered(member, other)]]
+        self.asked += 1
 
     def numbers(self) -> list[int]:
         """The class of each answer, -1 for None; each open answer is a class of its own."""
-        known = {**self.closed, **{a: self.count + n for n, a in enumerate(self.open)}}
+        classes = [*self.classes, *([answer] for answer in self.open)]
+        known = {answer: number for number, members in enumerate(classes) for answer in members}
         return [-1 if answer is None else known[answer] for answer in self.answers]
+
+
+def _ordered(one: str, other: str) -> tuple[str, str]:
+    return (one, other) if one <= other else (other, one)
 
 
 def _row(index: int, item: Mapping[str, Any]) -> str:

@@ -2,9 +2,9 @@
 
 A `Sandbox` starts one small helper process (`runner.py`), which forks a child for every
 program. The child has limits on time, memory and output, an empty directory of its own, no network,
-no other threads or processes, and nothing to write outside its directory. It has the standard library,
-and numpy where that is installed. A program cannot slow
-or stop the run beyond its limit, and cannot reach the files, network or processes of the machine.
+no other threads or processes, and nothing to write outside its directory. It has the standard
+library, and numpy where that is installed. A program cannot slow or stop the run beyond its limit,
+and cannot reach the files, network or processes of the machine.
 
 A check `assert f(x) == y` is split: the child evaluates `f(x)` and sends a description of the
 value; `y`, if it is a literal, stays in the caller, which compares. So exits, printed results,
@@ -125,6 +125,7 @@ class Sandbox:
             raise ArgumentError(f"memory_bytes={memory_bytes!r} must be at least {_LEAST_MEMORY}")
         if not (_is_number(output_bytes) and output_bytes >= 1):
             raise ArgumentError(f"output_bytes={output_bytes!r} must be at least 1")
+        self._time_limit = float(time_limit)
         self._settings = {
             "time_limit": float(time_limit),
             "memory_bytes": int(memory_bytes),
@@ -226,7 +227,7 @@ class Sandbox:
             message = memoryview(len(data).to_bytes(4, "big") + data)
             while message:
                 message = message[self._process.stdin.write(message) or 0 :]
-            reply = self._read(self._settings["time_limit"] + _GRACE_SECONDS)
+            reply = self._read(self._time_limit + _GRACE_SECONDS)
         except BrokenPipeError:
             reply = None
         except TimeoutError:
