@@ -232,7 +232,7 @@ def _change_in_top(quick: bool) -> dict[str, Any]:
             for dtype in DTYPES
         }
     experts = tj.population(jax.random.key(0), num, signals.Options().resolved().sigma)
-    plain = built["float32"]
+    plain = built["float32"].problem
     for dtype, task in built.items():
         scores = tj.score(
             task.problem.score_fn,

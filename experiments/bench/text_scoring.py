@@ -138,7 +138,7 @@ class _Ours:
         self.used += self.num
         most = run_log.most_per_call(SEARCH)
         began = time.perf_counter()
-        parts = [part for _, part in self.scorer.stream(fresh, most)]
+        parts = [part for _, part in self.scorer.stream(fresh, most=most)]
         seconds = time.perf_counter() - began
         return seconds, float(sum(part.columns["tokens"].sum() for part in parts))
 
