@@ -19,7 +19,7 @@ from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.perturbation import apply_noise
 from thicket_jax.experts.scales import leaf_scales
 from thicket_jax.mapping import implicit, interpreter, programs
-from thicket_jax.mapping.factored_rules import Parts
+from thicket_jax.mapping.factored_parts import Parts
 from thicket_jax.mapping.implicit import Factored
 
 RNG = np.random.default_rng(0)
@@ -405,6 +405,17 @@ def test_streaming_through_loops(fn):
     plain, found, _ = outputs(fn, params, argument, noise=tj.rademacher(), stream=True)
     for wanted, got in zip(jax.tree.leaves(plain), jax.tree.leaves(found), strict=True):
         np.testing.assert_array_equal(got, wanted)
+
+
+def test_streaming_to_the_index_of_a_branch():
+    params = {"which": jnp.asarray(1.5), "w": normal(8, 8)}
+
+    def fn(p, x):
+        which = p["which"].astype("int32")
+        return lax.switch(which, [lambda: x @ p["w"], lambda: x @ p["w"].T, lambda: x * 2])
+
+    plain, found, _ = outputs(fn, params, X, noise=tj.rademacher(), stream=True)
+    np.testing.assert_array_equal(found, plain)
 
 
 # Through everything.

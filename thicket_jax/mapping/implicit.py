@@ -19,17 +19,19 @@ from thicket_jax.experts.leaves import Plan
 from thicket_jax.experts.perturbation import Moves, moves
 from thicket_jax.experts.population import Population
 from thicket_jax.mapping import interpreter
-from thicket_jax.mapping.factored_rules import RULES, Parts
+from thicket_jax.mapping.factored_parts import Parts
+from thicket_jax.mapping.factored_rules import RULES
 from thicket_jax.mapping.interpreter import Special, bind
 
 _LOG = logging.getLogger("thicket_jax")
+_ROUNDED = " is of 16 bits"
 
 
 def evaluate(
     fn: Callable[..., Any],
     params: Any,
     expert: Population,
-    scales: tuple[Any, ...],
+    scales: jax.Array | np.ndarray,
     plan: Plan,
     *rest: Any,
     stream: bool = False,
@@ -39,7 +41,10 @@ def evaluate(
 
     Under a low-rank law the noise of matrices is applied at the operations that use them (EGGROLL,
     arXiv 2511.16652, section 3), in float32 equal to the perturbed function to about 1e-5. A
-    matrix that meets an operation without a rule is built there, and named in a log message.
+    matrix that meets an operation without a rule is built there, and named in a log message. So is
+    one of 16 bits: `perturb` rounds θ + σ·ε to them, by more than many a step, and what is scored
+    is what is exported. (A matrix in float32 that the function itself converts to 16 bits stays
+    implicit: its step is not rounded with it.)
 
     Args:
       fn: `(params, *rest) -> tree`, any traceable function.
@@ -58,14 +63,37 @@ def evaluate(
     """
     ready = moves(params, expert, scales, plan)
     kinds = {i: plan.letters[i] for i in ready.keys}
+    narrow = [i for i, letters in kinds.items() if letters and _is_narrow(ready.leaves[i])]
+    kinds |= dict.fromkeys(narrow, "")
     dense = [i for i, letters in kinds.items() if not letters]
     values = dict(enumerate(ready.leaves))
     if stream:
         values |= {i: Deferred(ready, i) for i in dense}
     else:
         values |= ready.moved(dense)
+        _name_narrow(ready, narrow, named)
     values |= _factored(ready, {i: x for i, x in kinds.items() if x}, named)
     return interpreter.call(fn, list(values.values()), params, *rest)
+
+
+def _is_narrow(leaf: jax.Array) -> bool:
+    return jnp.finfo(leaf.dtype).bits < 32
+
+
+def _name_narrow(ready: Moves, narrow: list[int], named: set[str] | None) -> None:
+    """Says once which leaves are built because they are of 16 bits."""
+    if not narrow or named is None or any(name.endswith(_ROUNDED) for name in named):
+        return
+    named.update(ready.plan.paths[i] + _ROUNDED for i in narrow)
+    first = ready.leaves[narrow[0]]
+    _LOG.warning(
+        "%d leaves such as %r, %s, are built for every expert of a block (%s bytes each in all), "
+        "with the rounding that experts have when they are exported; in float32 they need not be",
+        len(narrow),
+        ready.plan.paths[narrow[0]],
+        first.dtype,
+        f"{sum(ready.leaves[i].nbytes for i in narrow):,}",
+    )
 
 
 def _factored(ready: Moves, kinds: dict[int, str], named: set[str] | None) -> dict[int, "Factored"]:

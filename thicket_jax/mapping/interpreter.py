@@ -84,9 +84,12 @@ def bind(equation: jex.JaxprEqn, values: Sequence[Any]) -> list[Any]:
 
 
 def _run_closed(closed: Any, arguments: Sequence[Any]) -> list[Any]:
-    """Runs a closed jaxpr, or an open one that has no constants."""
-    jaxpr, consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
-    return _run(jaxpr, consts, arguments)
+    return _run(*_opened(closed), arguments)
+
+
+def _opened(closed: Any) -> tuple[jex.Jaxpr, Sequence[Any]]:
+    """Returns the jaxpr and its constants; an open one has none, and newer ones are one record."""
+    return getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
 
 
 def _run(jaxpr: jex.Jaxpr, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
@@ -112,7 +115,7 @@ def _special(equation: jex.JaxprEqn, values: list[Any]) -> list[Any]:
     if name in _CALLS:
         return _run_closed(equation.params[_CALLS[name]], values)
     if name in _CONTROL:
-        return _CONTROL[name](equation.params, values)
+        return _CONTROL[name](equation, values)
     first = next(x for x in values if isinstance(x, Special))
     found = first.apply(equation, values)
     return bind(equation, [_array(x, name) for x in values]) if found is None else found
@@ -136,8 +139,26 @@ def _fresh(values: Sequence[Any]) -> list[Any]:
     return [x.fresh() if isinstance(x, Special) else x for x in values]
 
 
-def _scan(params: dict[str, Any], values: list[Any]) -> list[Any]:
-    num_consts, num_carry = params["num_consts"], params["num_carry"]
+def _parts_of_scan(equation: jex.JaxprEqn) -> tuple[int, int]:
+    """Returns how many of a scan's operands are constants, and how many are carried.
+
+    Read off the shapes: outside, what is scanned has an axis that the body does not see. (The
+    parameters that say it are called otherwise in every release of JAX.)
+    """
+    jaxpr = _opened(equation.params["jaxpr"])[0]
+
+    def scanned(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+        pairs = zip(outside, inside, strict=True)
+        return sum(len(out.aval.shape) > len(own.aval.shape) for out, own in pairs)
+
+    stacks = scanned(equation.invars, jaxpr.invars)
+    carried = len(equation.outvars) - scanned(equation.outvars, jaxpr.outvars)
+    return len(equation.invars) - carried - stacks, carried
+
+
+def _scan(equation: jex.JaxprEqn, values: list[Any]) -> list[Any]:
+    params = equation.params
+    num_consts, num_carry = _parts_of_scan(equation)
     consts, rest = values[:num_consts], values[num_consts:]
     carry = [_array(x, "scan (carried)") for x in rest[:num_carry]]
     stacks = [x.unstack() if isinstance(x, Special) else (x, None) for x in rest[num_carry:]]
@@ -166,7 +187,8 @@ def _scan(params: dict[str, Any], values: list[Any]) -> list[Any]:
     return [*scanned[0], *scanned[1]]
 
 
-def _while(params: dict[str, Any], values: list[Any]) -> list[Any]:
+def _while(equation: jex.JaxprEqn, values: list[Any]) -> list[Any]:
+    params = equation.params
     a, b = params["cond_nconsts"], params["body_nconsts"]
     for_cond, for_body = values[:a], values[a : a + b]
     carry = [_array(x, "while (carried)") for x in values[a + b :]]
@@ -187,8 +209,8 @@ def _while(params: dict[str, Any], values: list[Any]) -> list[Any]:
     )
 
 
-def _cond(params: dict[str, Any], values: list[Any]) -> list[Any]:
-    index, *operands = values
+def _cond(equation: jex.JaxprEqn, values: list[Any]) -> list[Any]:
+    index, operands = _array(values[0], "cond (index)"), values[1:]
 
     def branch(closed: Any) -> Callable[[], list[Any]]:
         def run() -> list[Any]:
@@ -196,7 +218,7 @@ def _cond(params: dict[str, Any], values: list[Any]) -> list[Any]:
 
         return run
 
-    return jax.lax.switch(index, [branch(closed) for closed in params["branches"]])
+    return jax.lax.switch(index, [branch(closed) for closed in equation.params["branches"]])
 
 
 _CONTROL = {"scan": _scan, "while": _while, "cond": _cond}

@@ -14,7 +14,7 @@ from jax.extend import core as jex
 from thicket_jax.experts.leaves import leaf_paths
 from thicket_jax.experts.low_rank import unoriented
 from thicket_jax.mapping import interpreter
-from thicket_jax.mapping.factored_rules import groups_of
+from thicket_jax.mapping.factored_views import groups_of
 from thicket_jax.mapping.interpreter import Special, bases, bind
 
 

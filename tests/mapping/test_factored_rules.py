@@ -1,0 +1,164 @@
+"""Every rule against the function of `perturb`ed parameters: all dtypes, ranks and modes.
+
+The ranks cross those at which code paths change: 4 (thin products as sums) and 8 (a loop over the
+terms of what is built).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import thicket_jax as tj
+from thicket_jax.experts.leaves import make_plan
+from thicket_jax.experts.perturbation import apply_noise
+from thicket_jax.experts.scales import leaf_scales
+from thicket_jax.mapping import implicit
+
+HALVES = ("float16", "bfloat16")
+DTYPES = ("uint8", "int8", "int32", "bool", "float16", "bfloat16", "float32", "complex64")
+RNG = np.random.default_rng(0)
+
+
+def values(dtype, *shape):
+    """Values of the whole range of pixels, and otherwise of about 1."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        info = jnp.iinfo(dtype)
+        return jnp.asarray(RNG.integers(max(info.min, -300), min(info.max, 300), shape), dtype)
+    if dtype == "bool":
+        return jnp.asarray(RNG.integers(0, 2, shape), bool)
+    found = RNG.normal(size=shape)
+    if dtype == "complex64":
+        found = found + 1j * RNG.normal(size=shape)
+    return jnp.asarray(found, dtype)
+
+
+def dot(x, w, out=None):
+    """As jnp.dot, but of dtypes as they are."""
+    return lax.dot_general(x, w, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=out)
+
+
+def convolved(x, w):
+    spec = ("NHWC", "HWIO", "NHWC")
+    kernel = w[: 2 * 3].reshape(2, 1, 3, 4)
+    return lax.conv_general_dilated(
+        x.reshape(1, 2, 2, 3), kernel, (1, 1), "SAME", dimension_numbers=spec
+    )
+
+
+# Name → function of an array of any dtype [2, 6] and w, floating [6, 4].
+RULES = {
+    "x @ w": dot,
+    "w.T @ x.T": lambda x, w: lax.dot_general(w, x, (((0,), (1,)), ((), ()))),
+    "promoted": lambda x, w: x @ w,
+    "a batch": lambda x, w: lax.dot_general(
+        x.reshape(3, 2, 2), w.reshape(3, 2, 4), (((2,), (1,)), ((0,), (0,)))
+    ),
+    "a broadcast batch": lambda x, w: jnp.einsum(
+        "bi,kij->bkj", x, jnp.broadcast_to(w[None], (3, 6, 4))
+    ),
+    "rows and columns": lambda x, w: jnp.einsum("bij,ij->b", x[:, :, None] == x[:, None, :4], w),
+    "converted": lambda x, w: dot(x, w.astype(x.dtype)),
+    "times": lambda x, w: jnp.ones((2, 6)) @ (w * x[0, 0]).astype("complex64"),
+    "divided": lambda x, w: jnp.ones((2, 6)) @ (w / (x[0, 0] + 2)).astype("complex64"),
+    "convolution": lambda x, w: (
+        convolved(x, w.astype(x.dtype))
+        if jnp.issubdtype(x.dtype, jnp.inexact)
+        else convolved(x.astype(w.dtype), w)
+    ),
+    "looked up": lambda x, w: w[x[0] % 6] if jnp.issubdtype(x.dtype, jnp.integer) else w[x != x],
+}
+# Of the outputs that JAX can be asked for; whole numbers and 8 bits are no linear functions of w.
+OUTPUTS = ("uint8", "int32", "bool", "float16", "bfloat16", "float32", "complex64", "float8_e5m2")
+
+
+def both(fn, leaf, rank, *, stream=False, sigma=0.3):
+    """What fn gives of θ + σ·ε, built by `perturb`'s arithmetic and implicitly; what was built."""
+    params = {"w": leaf}
+    noise = tj.low_rank(rank)
+    expert = tj.population(jax.random.key(1), 1, sigma, noise=noise)[0]
+    plan, named = make_plan(params, noise), set()
+    scales = leaf_scales(params, plan)
+
+    def run(expert):
+        with jax.numpy_dtype_promotion("standard"):
+            plain = fn(apply_noise(params, expert, scales, plan)["w"])
+            return plain, implicit.evaluate(
+                lambda p: fn(p["w"]), params, expert, scales, plan, stream=stream, named=named
+            )
+
+    return *jax.jit(run)(expert), named
+
+
+def assert_same(plain, found):
+    """Equal up to the rounding of float32, or of half precision where it is among the operands."""
+    for name, wanted in plain.items():
+        got = found[name]
+        assert wanted.dtype == got.dtype, name
+        rounded = [wanted.dtype, *(x for x in HALVES if x in name)]
+        bits = [jnp.finfo(x).eps for x in rounded if jnp.issubdtype(x, jnp.inexact)]
+        wanted, got = (np.asarray(x).astype(np.complex128) for x in (wanted, got))
+        scale = np.abs(wanted).max()
+        tolerance = 2 * max([float(x) for x in bits] + [5e-6]) * scale
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("rank", "dtypes"), [(5, DTYPES), *((rank, ("uint8", "float32")) for rank in (1, 9))]
+)
+def test_every_rule_in_every_pair_of_dtypes_and_at_every_rank(rank, dtypes):
+    leaf = values("float32", 6, 4)
+    arguments = {dtype: values(dtype, 2, 6) for dtype in dtypes}
+
+    def fn(w):
+        return {
+            f"{name} of {dtype}": rule(x, w)
+            for name, rule in RULES.items()
+            for dtype, x in arguments.items()
+            if name != "looked up" or jnp.issubdtype(dtype, jnp.integer)
+        }
+
+    plain, found, _ = both(fn, leaf, rank)
+    assert_same(plain, found)
+
+
+@pytest.mark.parametrize("leaf", HALVES)
+@pytest.mark.parametrize("stream", [False, True], ids=["built at first", "built where used"])
+def test_a_leaf_of_16_bits_is_the_one_that_perturb_rounds(leaf, stream):
+    """Where most steps are below half a unit in the last place, and some are lost."""
+    leaf = values(leaf, 6, 4)
+    arguments = {dtype: values(dtype, 2, 6) for dtype in ("uint8", "float32")}
+    fn = lambda w: {dtype: dot(x, w) for dtype, x in arguments.items()}  # noqa: E731
+    plain, found, named = both(fn, leaf, 1, stream=stream, sigma=1e-3)
+    for dtype, wanted in plain.items():
+        np.testing.assert_array_equal(found[dtype], wanted, err_msg=dtype)
+    assert named == (set() if stream else {"w is of 16 bits"})
+
+
+def test_a_product_that_is_asked_for_in_another_dtype():
+    leaf, x = values("float32", 6, 4), values("float32", 2, 6)
+    plain, found, _ = both(lambda w: {out: dot(x, w, out) for out in OUTPUTS}, leaf, 5)
+    assert_same(plain, found)
+
+
+@pytest.mark.parametrize("mode", ["fill", "clip", "promise_in_bounds"])
+def test_gathers_with_fill_values_and_indices_out_of_bounds(mode):
+    table = values("float32", 6, 4)
+    at = jnp.asarray([0, 5] if mode == "promise_in_bounds" else [0, 5, 6, -1, -6, 100])
+
+    def fn(w):
+        found = {}
+        for fill in (None, -1e3, 0.0, np.inf, np.nan):
+            how = {"mode": mode, "fill_value": fill if mode == "fill" else None}
+            name = f"{mode} {fill}"
+            found[f"rows, {name}"] = w.at[at].get(**how)
+            found[f"columns, {name}"] = w.at[:, at].get(**how)
+            found[f"elements, {name}"] = w.at[at, at].get(**how)
+            found[f"broadcast, {name}"] = jnp.broadcast_to(w[None], (3, 6, 4)).at[at].get(**how)
+            found[f"of size 1, {name}"] = w[:1].at[at * 0 + 3].get(**how)
+        return found
+
+    plain, found, _ = both(fn, table, 2)
+    for name, wanted in plain.items():
+        np.testing.assert_allclose(found[name], wanted, rtol=0, atol=1e-5, err_msg=name)
