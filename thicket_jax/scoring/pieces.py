@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.errors import ScoreError
-from thicket_jax.experts.leaves import make_plan
 from thicket_jax.experts.population import Population
 from thicket_jax.mapping import devices
 from thicket_jax.mapping.blocks import Chunk, ExpertMap, expert_map
@@ -87,7 +86,6 @@ class PieceScorer:
           layout: how items lie in the batch; default on the leading axis of leaves.
           with_id: whether `score_fn` takes the expert's id.
         """
-        make_plan(params, experts.noise)
         function = mapped(score_fn, with_id)
         if grade is None:
             check_score(function.call, params, batch)

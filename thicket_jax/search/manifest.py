@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from thicket_jax.errors import RunError, ScoreError
-from thicket_jax.experts.leaves import make_plan
 from thicket_jax.experts.population import Population
 from thicket_jax.runs import digests, files, lock
 from thicket_jax.runs.log import RunLog, check_new
@@ -29,7 +28,7 @@ def config_of(
     scorer: ScorerProtocol,
 ) -> dict[str, Any]:
     """Returns config.json: what the run is about, versions, key, noise law and fingerprints."""
-    plan = make_plan(problem.params, experts.noise)
+    plan = scorer.expert_map.plan
     rule = settings.rule
     return {
         **about,
