@@ -276,8 +276,9 @@ def test_the_usage_names_every_command(capsys):
 
 
 @pytest.mark.slow
-def test_an_interrupt_keeps_what_is_scored_and_says_how_to_resume(tmp_path):
-    """Ctrl-C in a real process, once two segments of the log are there."""
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interrupt_keeps_what_is_scored_and_says_how_to_resume(name, code, tmp_path):
+    """A signal in a real process, once two segments of the log are there."""
     run = tmp_path / "run"
     root = pathlib.Path(__file__).parents[2]
     words = ["run", "signals", "--pretrain", "xavier", "--num", "4000", "--k", "4"]
@@ -296,9 +297,9 @@ def test_an_interrupt_keeps_what_is_scored_and_says_how_to_resume(tmp_path):
         while len(list((run / "log").glob("experts_*[0-9]"))) < 2:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(getattr(signal, name))
         err = process.communicate()[1]
-    assert process.returncode == 130
+    assert process.returncode == code
     assert err.strip().splitlines()[-1] == (
         f"thicket: interrupted; what is scored is kept; go on with: thicket resume {run}"
     )

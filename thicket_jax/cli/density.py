@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from thicket_jax.cli import progress
-from thicket_jax.cli.machine import start_devices, tell_of_digests
+from thicket_jax.cli.machine import start_devices, stored_options, tell_of_digests, working
 from thicket_jax.cli.options import Machine
 from thicket_jax.cli.parsing import asks_help, help_is_fine, parse
 from thicket_jax.cli.run import search_task
@@ -68,7 +68,7 @@ def density(words: list[str]) -> None:
         request = _read(words)
         start_devices(request.machine)
         for line in _survey(request):
-            print(line)
+            progress.show(line)
 
 
 def _split_tasks(words: list[str]) -> tuple[dict[str, str], list[str], dict[str, list[str]]]:
@@ -148,6 +148,7 @@ def _survey(request: Request) -> Iterator[str]:
     from thicket_jax.runs import record
 
     tell = progress.quiet if request.machine.quiet else progress.say
+    files.check_place(request.out)
     waiting = [name for name in request.named if not _finished(request, name)]
     _rehearse(request, waiting, tell)
     for name, task in request.named.items():
@@ -156,18 +157,21 @@ def _survey(request: Request) -> Iterator[str]:
             tell(f"{name}: {place} is finished")
             continue
         tell(f"{name}: {task} into {place}")
-        began = (place / "config.json").exists()
+        config = place / "config.json"
+        stored = files.read_json(config, ("options",))["options"] if config.exists() else None
         options, command = request.options[name], request.command
         try:
-            search_task(task, options, request.machine, place, resume=began, command=command)
-        except KeyboardInterrupt:
+            search_task(task, options, request.machine, place, stored=stored, command=command)
+        except KeyboardInterrupt as interrupt:
             hint = f"what is scored is kept; go on with the same command and --out {request.out}"
-            raise KeyboardInterrupt(hint if request.out.is_dir() else "") from None
+            interrupt.args = (hint,) if request.out.is_dir() else ()
+            raise
     records = {name: record.load(request.out / name) for name in request.named}
     for name in request.named:
         tell_of_digests(request.out / name, tell)
     found = survey.measure(records, request.margins)
-    survey_page.write(found, request.out)
+    with working("every task is scored; the same command makes the page again"):
+        survey_page.write(found, request.out)
     yield from survey_page.lines(found)
     yield f"report: {request.out / 'report.html'}"
 
@@ -202,7 +206,8 @@ def _finished(request: Request, name: str) -> bool:
         return False
     stored = files.read_json(place / "config.json")
     wanted = {"task": request.named[name], "options": request.options[name].to_json()}
-    other = files.differences({key: stored.get(key) for key in wanted}, wanted)
+    found = {"task": stored["task"], "options": stored_options(place, stored).to_json()}
+    other = files.differences(found, wanted)
     if other:
         raise RunError(f"{place} is another run: {other[0]}; use another --out")
     return True

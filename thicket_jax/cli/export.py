@@ -4,7 +4,7 @@ import functools
 import pathlib
 
 from thicket_jax.cli import progress
-from thicket_jax.cli.machine import stored_options, tell_of_digests
+from thicket_jax.cli.machine import stored_options, tell_of_digests, working
 from thicket_jax.cli.options import ExportOptions
 from thicket_jax.cli.parsing import help_is_fine, parse, take_name
 from thicket_jax.errors import ArgumentError
@@ -18,13 +18,15 @@ def export(words: list[str]) -> None:
         options = parse(ExportOptions, rest, "thicket export RUN")
         if (options.rank is None) == (options.merge is None):
             raise ArgumentError("thicket export takes either --rank or --merge")
-        print(f"wrote {_write(pathlib.Path(folder), options)}")
+        progress.show(f"wrote {_write(pathlib.Path(folder), options)}")
 
 
 def _write(run_dir: pathlib.Path, options: ExportOptions) -> pathlib.Path:
     """Writes the checkpoint, in the task's own format if it has one; returns its path."""
     from thicket_jax.runs import export, files
 
+    to = pathlib.Path(options.to)
+    files.check_place(to)
     config = files.read_json(run_dir / "config.json", ("task", "options"))
     export.load_population(run_dir)  # refused before a model is read
     tell_of_digests(run_dir, progress.say)
@@ -35,11 +37,6 @@ def _write(run_dir: pathlib.Path, options: ExportOptions) -> pathlib.Path:
     else:
         params = module.build(stored).problem.params
     save = getattr(module, "save", None)
-    return export.export(
-        run_dir,
-        params,
-        pathlib.Path(options.to),
-        rank=options.rank,
-        merge=options.merge,
-        save=None if save is None else functools.partial(save, stored),
-    )
+    save = None if save is None else functools.partial(save, stored)
+    with working(f"{run_dir} is as it was"):
+        return export.export(run_dir, params, to, rank=options.rank, merge=options.merge, save=save)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from thicket_jax.cli import progress
-from thicket_jax.cli.machine import start_devices, stored_options, tell_of_digests
+from thicket_jax.cli.machine import start_devices, stored_options, tell_of_digests, working
 from thicket_jax.cli.options import Machine
 from thicket_jax.cli.parsing import asks_help, help_is_fine, parse, read_block_size
 from thicket_jax.errors import ArgumentError, RunError, check_count
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from thicket_jax.runs.record import RunRecord
     from thicket_jax.search.landscapes import Grid
 MOST_RUNS = 3
+_KEPT = "what is scored is kept; the same command goes on"
 USAGE = """\
 usage: thicket landscape RUN [RUN [RUN]] [options]
 
@@ -85,7 +86,7 @@ def landscape(words: list[str]) -> None:
         runs, rest = _split_runs(words)
         options = parse(Options, rest, "thicket landscape RUN")
         for line in _make(runs, options, progress.quiet if options.quiet else progress.say):
-            print(line)
+            progress.show(line)
 
 
 def _split_runs(words: list[str]) -> tuple[list[pathlib.Path], list[str]]:
@@ -119,11 +120,13 @@ def _make(runs: list[pathlib.Path], options: Options, tell: progress.Say) -> Ite
     from thicket_jax.reports import report, results
     from thicket_jax.runs import digests
 
-    with digests.changing(runs[0], f"landscapes/{options.called}"):
-        found = _score_all(runs, records, experts, folder, options, tell)
-    module = registry.module(records[0].config["task"])
-    table = results.build_results(records[0])
-    report.write(records[0], runs[0], table, draw=getattr(module, "draw", None))
+    files.check_place(folder)
+    with working(_KEPT):
+        with digests.changing(runs[0], f"landscapes/{options.called}"):
+            found = _score_all(runs, records, experts, folder, options, tell)
+        module = registry.module(records[0].config["task"])
+        table = results.build_results(records[0])
+        report.write(records[0], runs[0], table, draw=getattr(module, "draw", None))
     yield from _lines(found)
     yield f"picture: {runs[0] / 'figures' / ('landscape-' + options.called + '.png')}"
     yield f"report: {runs[0] / 'report.html'}"
@@ -150,9 +153,9 @@ def _score_all(
                 where = landscapes.grid(plane, options.points, options.reach)
             assert where is not None
             scored.append(_score(task, name, record, plane, where, folder, options, tell))
-        except KeyboardInterrupt:
-            kept = "what is scored is kept; the same command goes on"
-            raise KeyboardInterrupt(kept) from None
+        except KeyboardInterrupt as interrupt:
+            interrupt.args = (_KEPT,)
+            raise
         finally:
             if task.close is not None:
                 task.close()

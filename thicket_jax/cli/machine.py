@@ -3,14 +3,17 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from thicket_jax.cli.options import Machine
-from thicket_jax.errors import ArgumentError, RunError
+from thicket_jax.errors import ArgumentError, RunError, ThicketError
 from thicket_jax.tasks import registry
 
 _CPU_DEVICES = 8
+_RELATIVE = "run:"  # before an option that is a path from the run directory
+_PATH = re.compile(r"(^|[\s=\"'(])/(?:[^\s\"',:;()/]+/)+([^\s\"',:;()/]+)")
 
 
 def start_devices(machine: Machine) -> None:
@@ -30,6 +33,8 @@ def start_devices(machine: Machine) -> None:
             "--distributed finds the processes by itself; leave out --coordinator, --processes "
             "and --process-id"
         )
+    # Its handler would take SIGTERM from the command.
+    jax.config.update("jax_enable_preemption_service", False)
     if machine.distributed:
         jax.distributed.initialize()
     elif any(value is not None for value in named):
@@ -41,6 +46,79 @@ def start_devices(machine: Machine) -> None:
                 f"--process-id {machine.process_id} must be 0 to {machine.processes - 1}"
             )
         jax.distributed.initialize(machine.coordinator, machine.processes, machine.process_id)
+
+
+class WorkError(ThicketError):
+    """The system failed in the middle of work; what was kept stays."""
+
+
+def reason(error: Exception) -> str:
+    """What the system said, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def working(hint: str) -> Iterator[None]:
+    """What the system refuses inside is a `WorkError`; `hint` says what is kept."""
+    import jax
+
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise WorkError(f"{reason(error)}; {hint}") from error
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise WorkError(f"another process ended ({reason(error)}); {hint}") from error
+
+
+def recorded(options: Mapping[str, Any], run_dir: pathlib.Path) -> dict[str, Any]:
+    """Options as config.json has them: absolute paths are relative to the run, `run:../model`."""
+    here = run_dir.resolve()
+
+    def relative(value: Any) -> Any:
+        if isinstance(value, str) and os.path.isabs(value):
+            return _RELATIVE + os.path.relpath(value, here)
+        return value
+
+    return {name: relative(value) for name, value in options.items()}
+
+
+def without_paths(value: Any) -> Any:
+    """JSON values in which what is an absolute path has its name alone."""
+    if isinstance(value, Mapping):
+        return {name: without_paths(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_paths(item) for item in value]
+    return _PATH.sub(r"\1\2", value) if isinstance(value, str) else value
+
+
+def _absolute(value: Any, run_dir: pathlib.Path) -> Any:
+    """The option that `recorded` wrote; an older release wrote paths as they are."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, str) and value.startswith(_RELATIVE):
+        return os.path.normpath(run_dir.resolve() / value.removeprefix(_RELATIVE))
+    return value
+
+
+def _check_grader(spec: str, run_dir: pathlib.Path) -> None:
+    """Raises `RunError` where a grader lies inside the run directory: a run brings no code."""
+    place = spec.rpartition(":")[0]
+    path = pathlib.Path(place if place.endswith(".py") else place.split(".")[0])
+    if not place:
+        return
+    for candidate in (path, path.with_suffix(".py")):
+        if candidate.exists() and candidate.resolve().is_relative_to(run_dir.resolve()):
+            raise RunError(
+                f"grader {spec!r} lies inside {run_dir} and is not imported; move it elsewhere "
+                "and start a new run"
+            )
 
 
 def tell_of_digests(run_dir: pathlib.Path, tell: Callable[[str], None]) -> None:
@@ -62,10 +140,8 @@ def stored_options(run_dir: pathlib.Path, config: dict[str, Any]) -> Any:
             "use tj.randopt with resume=True, or thicket_jax.runs.export, in the program that made "
             "it"
         )
-    stored = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in config["options"].items()
-    }
+    stored = {key: _absolute(value, run_dir) for key, value in config["options"].items()}
+    _check_grader(str(stored.get("grader", "")), run_dir)
     try:
         return registry.module(config["task"]).Options(**stored)
     except TypeError as error:

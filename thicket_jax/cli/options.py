@@ -61,6 +61,8 @@ class ReportOptions:
     vote: str | None = None
     """Combine rule: majority, weighted (by train scores), mean, median, mean_probs, or one of the
     run's own; several with commas."""
+    to: str | None = None
+    """Folder to write the report to; default the run directory, which may be read-only."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from thicket_jax.runs import strings
+
 if TYPE_CHECKING:
     from thicket_jax.search.problem import SearchProgress
 
@@ -14,7 +16,12 @@ Say = Callable[[str], None]
 
 def say(text: str) -> None:
     """Says a line at once, beside the results."""
-    print(text, file=sys.stderr, flush=True)
+    print(strings.printable(text), file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """Prints a line of a result."""
+    print(strings.printable(text))
 
 
 def quiet(text: str) -> None:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 from thicket_jax.cli import compiled, progress
-from thicket_jax.cli.machine import start_devices, stored_options
+from thicket_jax.cli.machine import recorded, start_devices, stored_options, without_paths, working
 from thicket_jax.cli.options import Machine, Out, Selection
 from thicket_jax.cli.parsing import help_is_fine, parse, read_block_size, take_name
 from thicket_jax.cli.report import print_table
@@ -69,7 +69,8 @@ def resume(words: list[str]) -> None:
         manifest.check_unfinished(run_dir)
         options, rule = stored_options(run_dir, config), _stored_rule(run_dir, config)
         command = config.get("command", "")
-        search_task(config["task"], options, machine, run_dir, rule, resume=True, command=command)
+        stored = config["options"]
+        search_task(config["task"], options, machine, run_dir, rule, stored=stored, command=command)
 
 
 def _stored_rule(run_dir: pathlib.Path, config: dict[str, Any]) -> "Rule | None":
@@ -91,7 +92,7 @@ def search_task(
     run_dir: pathlib.Path,
     rule: "Rule | None" = None,
     *,
-    resume: bool = False,
+    stored: dict[str, Any] | None = None,
     command: str = "",
 ) -> None:
     """Searches around a task's base, writes the run directory and prints the table.
@@ -100,25 +101,27 @@ def search_task(
       name: of the task.
       options: the task's, resolved.
       machine: where and how it runs; devices are started if they are not.
-      run_dir: a new directory, or with `resume` that of an interrupted run.
+      run_dir: a new directory, or with `stored` that of an interrupted run.
       rule: selects in rounds; None scores every expert on everything.
-      resume: go on with what the log has.
+      stored: to go on with what the log has, the options as config.json has them.
       command: the words that made the run, for its report.
 
     Raises:
       KeyboardInterrupt: with words on how to go on, if anything is kept.
     """
+    resume = stored is not None
     block_size = read_block_size(machine.block_size)
     start_devices(machine)
     import jax
 
     from thicket_jax.mapping.placement import place
-    from thicket_jax.runs import log
+    from thicket_jax.runs import files, log
     from thicket_jax.search import pipeline
 
     first = jax.process_index() == 0
     if first and not resume:
         log.check_new(run_dir)
+        files.check_place(run_dir)
     ks = pipeline.check_ks(options.k, options.num)
     experts = _population(options)
     tell = progress.quiet if machine.quiet or not first else progress.say
@@ -130,15 +133,16 @@ def search_task(
     setup = time.monotonic() - began
     about = {
         "task": name,
-        "model": built.model,
-        "options": options.to_json(),
-        "notes": list(built.notes),
-        "command": command,
-        "task_provenance": dict(built.provenance),
+        "model": without_paths(built.model),
+        "options": recorded(options.to_json(), run_dir) if stored is None else stored,
+        "notes": without_paths(built.notes),
+        "command": without_paths(command),
+        "task_provenance": without_paths(built.provenance),
     }
     tell(f"{name}: base ready in {setup:.1f} s; scoring {options.num} experts into {run_dir}")
+    hint = f"what is scored is kept; go on with: thicket resume {run_dir}"
     try:
-        with progress.Progress(tell) as shown:
+        with working(hint), progress.Progress(tell) as shown:
             settings = pipeline.Settings(
                 k=ks,
                 placement=place(
@@ -155,9 +159,9 @@ def search_task(
                 rule=rule,
             )
             found = pipeline.execute(built.problem, experts, settings, about)
-    except KeyboardInterrupt:
-        hint = f"what is scored is kept; go on with: thicket resume {run_dir}"
-        raise KeyboardInterrupt(hint if (run_dir / "log").is_dir() else "") from None
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = (hint,) if (run_dir / "config.json").exists() else ()
+        raise
     finally:
         if built.close is not None:
             built.close()

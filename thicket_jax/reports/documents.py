@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 
 from thicket_jax.errors import RunError
+from thicket_jax.runs.strings import printable
 
 STYLE = """
 :root { --ink: #1b1f24; --soft: #59636e; --line: #d9dee3; --page: #ffffff; --tint: #f5f7f9;
@@ -151,7 +152,7 @@ def to_html(blocks: Sequence[Block], pictures: pathlib.Path) -> str:
     """
     title = next((block for block in blocks if isinstance(block, Title)), Title("Report", ""))
     body = "\n".join(_html(block, pictures) for block in blocks)
-    return (
+    return printable(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
@@ -162,7 +163,7 @@ def to_html(blocks: Sequence[Block], pictures: pathlib.Path) -> str:
 
 def to_markdown(blocks: Sequence[Block]) -> str:
     """Returns the report as Markdown, with its figures as files under figures/."""
-    return "\n\n".join(text for block in blocks if (text := _markdown(block))) + "\n"
+    return printable("\n\n".join(text for block in blocks if (text := _markdown(block))) + "\n")
 
 
 def _html(block: Block, pictures: pathlib.Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from thicket_jax.reports import documents, figures, landscape_figure, landscape_page, sections
 from thicket_jax.runs import digests
-from thicket_jax.runs.files import write_json
+from thicket_jax.runs.files import write_json, write_text
 from thicket_jax.runs.record import RunRecord
 from thicket_jax.scoring.metrics import METRICS, Metric
 
@@ -24,6 +24,7 @@ def write(
     draw: Draw | None = None,
     *,
     metric: Metric | None = None,
+    landscapes_of: pathlib.Path | None = None,
 ) -> list[pathlib.Path]:
     """Writes results.json, figures/*.png, report.md and report.html; returns their paths.
 
@@ -37,10 +38,11 @@ def write(
       draw: the task's own figures: `draw(record, folder)` writes PNG files into `folder` and
         returns their (file name, caption).
       metric: a program's own metric, as in `build_results`; without it what needs it is left out.
+      landscapes_of: the run's directory, where the report goes to another; default `run_dir`.
     """
     folder = pathlib.Path(run_dir)
     with digests.changing(folder, *digests.REPORT):
-        return _write(record, folder, results, draw, metric)
+        return _write(record, folder, results, draw, metric, landscapes_of or folder)
 
 
 def _write(
@@ -49,6 +51,7 @@ def _write(
     results: Mapping[str, Any],
     draw: Draw | None,
     metric: Metric | None,
+    landscapes_of: pathlib.Path,
 ) -> list[pathlib.Path]:
     write_json(folder / "results.json", results)
     pictures = folder / "figures"
@@ -57,13 +60,13 @@ def _write(
     shown = figures.draw(known, results, pictures)
     if draw is not None:
         shown += draw(record, pictures)
-    landscapes = landscape_page.load_all(folder)
+    landscapes = landscape_page.load_all(landscapes_of)
     drawn = [landscape_page.picture_name(found) for found in landscapes]
     for found, name in zip(landscapes, drawn, strict=True):
         landscape_figure.draw(found, pictures / name)
     blocks = sections.compose(known, results, shown, landscape_page.sections(landscapes))
-    (folder / "report.md").write_text(documents.to_markdown(blocks), encoding="utf-8")
-    (folder / "report.html").write_text(documents.to_html(blocks, pictures), encoding="utf-8")
+    write_text(folder / "report.md", documents.to_markdown(blocks))
+    write_text(folder / "report.html", documents.to_html(blocks, pictures))
     drawn = [*(name for name, _ in shown), *drawn]
     names = ["results.json", *(f"figures/{name}" for name in drawn), "report.md", "report.html"]
     return [folder / name for name in names]

@@ -5,6 +5,7 @@ interface compares the path over all connected processes in every save, so that 
 several would wait for ever; the classic `Checkpointer` takes the active processes as an option.
 """
 
+import errno
 import os
 import pathlib
 import shutil
@@ -41,8 +42,16 @@ def save(path: pathlib.Path, tree: Any) -> None:
     with interrupts.waiting():
         unsynced = path.absolute().with_name(path.name + UNFINISHED)
         shutil.rmtree(unsynced, ignore_errors=True)
-        with _checkpointer() as checkpointer:
-            checkpointer.save(unsynced, tree)
+        try:
+            with _checkpointer() as checkpointer:
+                checkpointer.save(unsynced, tree)
+        except (
+            ValueError,
+            RuntimeError,
+        ) as error:  # of the storage below
+            if "OS error" not in str(error):
+                raise
+            raise OSError(errno.EIO, str(error).splitlines()[0], str(path)) from error
         # Orbax renames what may not have reached the disk.
         files.sync_tree(unsynced)
         os.rename(unsynced, path.absolute())

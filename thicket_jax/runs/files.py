@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
@@ -68,9 +69,14 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     Raises:
       TypeError: a value that JSON cannot hold; the file stays as it was.
     """
-    text = json.dumps(plain_json(value), indent=1, allow_nan=False) + "\n"
+    write_text(path, json.dumps(plain_json(value), indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes text in UTF-8: the file has either its old or its new content."""
+    data = text.encode()
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(data)
 
 
 @contextlib.contextmanager
@@ -108,6 +114,16 @@ def sync_tree(folder: pathlib.Path) -> None:
         sync_folder(path)
 
 
+def check_place(path: pathlib.Path, mend: str = "; choose another place") -> None:
+    """Raises `RunError` unless files can be made below `path`, which need not exist."""
+    there = next(part for part in (path, *path.absolute().parents) if part.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".thicket-", dir=there):
+            pass
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {there}: {error.strerror}{mend}") from None
+
+
 def read_json(
     path: pathlib.Path,
     wanted: Sequence[str] = (),
@@ -127,7 +143,9 @@ def read_json(
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path} is missing; is {path.parent} a run directory?") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
         raise RunError(f"{path} is damaged ({error}); {mend}") from None
     lacking = [name for name in wanted if not isinstance(value, dict) or name not in value]
     if lacking:

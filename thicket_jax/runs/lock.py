@@ -22,7 +22,10 @@ class Lock:
         self.path = run_dir / NAME
         self._file: int | None = None
         while self._file is None:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError as error:
+                raise RunError(f"{run_dir} cannot be written: {error.strerror}") from None
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -42,9 +45,8 @@ class Lock:
 
     @classmethod
     def check(cls, run_dir: pathlib.Path) -> None:
-        """Raises `RunError` if somebody has the run."""
-        if (run_dir / NAME).exists():
-            cls(run_dir).release()
+        """Raises `RunError` if somebody has the run, or it cannot be written."""
+        cls(run_dir).release()
 
     def _is_there(self, file: int) -> bool:
         try:

@@ -5,7 +5,24 @@ from collections.abc import Mapping
 
 import numpy as np
 
+_HIDDEN = [*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_PRINTABLE = dict.fromkeys([*_HIDDEN, *range(0xD800, 0xE000)], "\ufffd") | {
+    code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"
+}
 PARTS = ("codes", "bytes", "ends")
+
+
+def printable(text: str) -> str:
+    """Returns text of a model as a terminal or a page may show it, one character for each.
+
+    Control characters have their pictures; what turns the direction of writing, and halves of
+    surrogate pairs, are replaced. Line feeds and tabs stay.
+
+    Example:
+      >>> printable("a\x1b[31m")
+      'a␛[31m'
+    """
+    return text.translate(_PRINTABLE)
 
 
 def pack(texts: np.ndarray) -> dict[str, np.ndarray]:
