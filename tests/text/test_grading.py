@@ -234,6 +234,39 @@ def test_a_grader_that_is_not_there_is_one_line():
     assert "\n" not in str(raised.value)
 
 
+def test_the_clock_of_a_start_runs_only_while_somebody_waits(folder, monkeypatch):
+    """A pool that is left alone for longer than a start may take is as good as a new one."""
+    (folder / "starts.py").write_text(
+        f"open({str(folder / 'started')!r}, 'w').close()\n"
+        "def grade(text, item):\n    return len(text)\n"
+    )
+    graders = Graders(f"{folder}/starts.py:grade", [{}], workers=2, timeout=60)
+    deadline = time.monotonic() + 60
+    while not (folder / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert (folder / "started").exists()  # nobody has asked for it yet
+    for worker in graders._pool._workers:
+        worker.since -= 1000  # as if it had been started long ago
+    try:
+        assert [o.score for o in graders.grade([(0, "abc"), (0, "ab")])] == [3, 2]
+        with graders._pool._lock:
+            graders._pool._replace(graders._pool._workers[0])
+        for worker in graders._pool._workers:
+            worker.since -= 1000
+        assert graders.grade([(0, "abcd"), (0, "a")])[0].score == 4
+    finally:
+        graders.close()
+
+
+def test_a_grader_that_kills_every_worker_ends_the_run_early_with_its_name(folder):
+    (folder / "kills.py").write_text("import os\ndef grade(text, item):\n    os._exit(3)\n")
+    with Graders(f"{folder}/kills.py:grade", [{}] * 50, workers=2) as graders:
+        message = r"kills.py:grade died 6 times in a row, the last one ended with exit code 3 on it"
+        with pytest.raises(ScoreError, match=message) as raised:
+            graders.grade([(n, "text") for n in range(50)])
+        assert "\n" not in str(raised.value)
+
+
 def test_a_module_that_ends_its_process_is_one_line(folder):
     (folder / "ends.py").write_text("import os, sys\nos.write(2, b'oh no')\nos._exit(7)\n")
     graders = Graders(f"{folder}/ends.py:grade", [], workers=1)

@@ -14,6 +14,7 @@ from thicket_jax.errors import ArgumentError, RunError, check_count
 from thicket_jax.runs.files import plain_json
 from thicket_jax.runs.record import RunRecord, number_of
 from thicket_jax.scoring.metrics import Metric
+from thicket_jax.scoring.scores import TIMED_OUT
 
 TIMES = ("setup_s", "compile_s", "score_s", "ensemble_s", "experts_per_s")
 PROVENANCE = ("versions", "platform", "devices", "backend", "block_size", "leaves", "fingerprints")
@@ -169,6 +170,7 @@ def build_results(
             "density": _named([{**row, "mean": unit(row["mean"])} for row in rows]),
             **({} if record.selection is None else {"selection": record.selection}),
             "failed": int(failed.sum()),
+            **_timed_out(record),
             "timing": {name: record.timing.get(name) for name in TIMES},
             "provenance": {
                 "prng": population.get("prng"),
@@ -179,6 +181,24 @@ def build_results(
             },
         }
     )
+
+
+def _timed_out(record: RunRecord) -> dict[str, dict[str, int]]:
+    """How many answers ran into a time limit, by part; nothing where none did."""
+    tables = {
+        "train": (record.train_columns, record.base_train_columns),
+        "test": (
+            record.columns,
+            record.base_columns,
+            record.random_columns,
+            record.sample_columns,
+        ),
+    }
+    counts = {
+        part: sum(int(np.nansum(columns.get(TIMED_OUT, 0))) for columns in found)
+        for part, found in tables.items()
+    }
+    return {TIMED_OUT: counts} if any(counts.values()) else {}
 
 
 def _density(record: RunRecord) -> list[dict[str, Any]]:

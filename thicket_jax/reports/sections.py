@@ -151,6 +151,17 @@ def _opening(record: RunRecord, results: Mapping[str, Any]) -> Iterator[Block]:
             f"{results['failed']:,} of {results['num']:,} experts failed (their score was not a "
             "finite number). They rank last, count as below the base and are left out of means."
         )
+    if "timed_out" in results:
+        yield Paragraph(_late(results["timed_out"]))
+
+
+def _late(found: Mapping[str, int]) -> str:
+    """How many answers ran into a time limit, in a sentence."""
+    return (
+        f"{found['train']:,} answers to train items and {found['test']:,} to test items ran into "
+        "the time limit of grading, or of the program that they are. An answer that could not be "
+        "graded in time has no vote, and counts as wrong; a longer limit may grade it."
+    )
 
 
 def _comparison(record: RunRecord, results: Mapping[str, Any]) -> Table:

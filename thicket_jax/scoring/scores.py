@@ -35,6 +35,9 @@ class Graded:
 Grade = Callable[[Any], np.ndarray | Graded]
 """`outputs [n, B, ...] -> float32 [n, B]` or `Graded`, on the host; higher is better."""
 
+TIMED_OUT = "timed_out"
+"""The column that says which answers ran into a time limit, where any did."""
+
 Progress = Callable[[int, int], None]
 """Called with (experts done, experts in all)."""
 
@@ -65,6 +68,22 @@ class Scores:
     def __len__(self) -> int:
         """Returns the number of experts, N."""
         return len(self.values)
+
+    def __repr__(self) -> str:
+        """Returns how many, how good and what else is there, in three lines at most."""
+        if not all(isinstance(x, np.ndarray) for x in (self.values, self.failed)):
+            return "Scores(traced)"
+        fine = self.values[~self.failed]
+        held = {"items": self.items, "answers": self.answers, "seen": self.seen, **self.columns}
+        shapes = (f"{name} {list(x.shape)}" for name, x in held.items() if x is not None)
+        spread = (
+            f"{fine.min():.6g} to {fine.max():.6g}, mean {fine.mean():.6g}" if fine.size else ""
+        )
+        return (
+            f"Scores of {np.size(self.values)} experts, {int(self.failed.sum())} failed\n"
+            f"  values: {spread or 'none'}\n"
+            f"  with: {', '.join(shapes) or 'nothing else'}"
+        )
 
 
 def item_means(items: np.ndarray) -> np.ndarray:
@@ -114,7 +133,17 @@ def joined(parts: Sequence[np.ndarray | None], axis: int = 0) -> np.ndarray | No
 def joined_columns(
     parts: Sequence[Mapping[str, np.ndarray]], axis: int = 0
 ) -> dict[str, np.ndarray]:
-    """Joins columns name by name; different names are a `ScoreError`."""
+    """Joins columns name by name; different names are a `ScoreError`.
+
+    `TIMED_OUT` alone may be absent from some, which is zeros.
+    """
+    if any(TIMED_OUT in columns for columns in parts):
+        parts = [
+            {TIMED_OUT: np.zeros_like(next(iter(columns.values()))), **columns}
+            if columns
+            else columns
+            for columns in parts
+        ]
     for columns in parts:
         if columns.keys() != parts[0].keys():
             raise ScoreError(

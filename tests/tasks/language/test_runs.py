@@ -14,6 +14,7 @@ from thicket_jax.runs import export
 from thicket_jax.runs import record as run_record
 from thicket_jax.tasks.language import gsm8k, shared
 from thicket_jax.text.graders import numbers
+from thicket_jax.text.grading import Outcome
 
 pytest.importorskip("transformers")
 N, K, B_TRAIN, B_TEST, T = 6, 2, 6, 8, 6
@@ -250,3 +251,34 @@ def test_a_grader_that_raises_stops_the_run_and_once_mended_it_goes_on(
     record = run_record.load(tmp_path / "run")
     assert set(record.train_columns) == {"digits", "tokens"} and len(set(record.scores)) > 1
     assert "weighted_vote" in capsys.readouterr().out
+
+
+def test_how_many_answers_ran_into_the_time_limit_is_told(
+    run, models, data, tmp_path, monkeypatch, capsys
+):
+    """Late in some blocks only: a column of the log, a line on the terminal and in the report."""
+    late = {1, B_TRAIN + 2}  # items
+
+    class Late(InProcess):
+        def grade(self, texts):
+            missed = {"strict": 0.0, "flexible": 0.0}
+            return [
+                Outcome(None, 0.0, missed, timed_out=True)
+                if index in late and len(text) % 2 == 0
+                else found
+                for (index, text), found in zip(texts, super().grade(texts), strict=True)
+            ]
+
+    monkeypatch.setattr(shared, "Graders", Late)
+    out = tmp_path / "late"
+    assert thicket("run", "gsm8k", *gsm8k_words(models, data), "--out", out) == 0
+    record = run_record.load(out)
+    train = sum(c["timed_out"].sum() for c in (record.train_columns, record.base_train_columns))
+    assert train > 0 and not record.train_columns["timed_out"][:, [0, *range(2, B_TRAIN)]].any()
+    results = json.loads((out / "results.json").read_text())
+    assert results["timed_out"]["train"] == train and results["timed_out"]["test"] > 0
+    shown = f"ran into the time limit: {train:.0f} train, {results['timed_out']['test']} test"
+    assert shown in capsys.readouterr().out
+    assert "ran into the time limit" in (out / "report.html").read_text()
+    plain = json.loads((run / "results.json").read_text())
+    assert "timed_out" not in plain and "timed_out" not in run_record.load(run).train_columns

@@ -19,7 +19,7 @@ from thicket_jax.ensembles.combine import combine_rules
 from thicket_jax.errors import ArgumentError, DataError, ScoreError, check_choice, check_count
 from thicket_jax.mapping.devices import memory_bytes
 from thicket_jax.scoring.metrics import metric
-from thicket_jax.scoring.scores import Graded
+from thicket_jax.scoring.scores import TIMED_OUT, Graded
 from thicket_jax.search.problem import Answering, Problem
 from thicket_jax.tasks import task
 from thicket_jax.text import pretrained, prompts
@@ -281,6 +281,9 @@ class _Reader:
             name: np.array([o.columns[name] for o in outcomes], np.float32).reshape(n, count)
             for name in outcomes[0].columns
         }
+        late = np.array([outcome.timed_out for outcome in outcomes], np.float32).reshape(n, count)
+        if late.any():  # runs without time-outs have no such column
+            columns[TIMED_OUT] = late
         return Graded(
             items=np.where(finite, items, np.float32(np.nan)),
             answers=answers.reshape(n, count),

@@ -105,7 +105,7 @@ def outcome(value: Any, text: str) -> Outcome:
         raise TypeError(f"its answer is {value.answer!r:.80}; return a string, or None")
     score = _number("its score", value.score)
     columns = {str(name): _number(f"its {name}", x) for name, x in value.columns.items()}
-    return Outcome(value.answer, score, columns)
+    return Outcome(value.answer, score, columns, value.timed_out)
 
 
 def _number(what: str, value: Any) -> float:

@@ -64,6 +64,7 @@ def grade(text: str, item: Mapping[str, Any]) -> Outcome:
         behaviour(result.checks[:visible]),
         float(all(passed)),
         {"passed": sum(passed) / len(passed), "ran": float(ran)},
+        timed_out=result.status == "timeout",
     )
 
 

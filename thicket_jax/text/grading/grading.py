@@ -30,11 +30,13 @@ class Outcome:
         was found).
       score: higher is better, usually 0 or 1; finite.
       columns: further named outcomes; one task always gives the same names.
+      timed_out: whether grading it, or the program in it, ran into a time limit.
     """
 
     answer: str | None
     score: float
     columns: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    timed_out: bool = dataclasses.field(default=False, repr=False, compare=False)
 
 
 class Graders:
@@ -144,7 +146,8 @@ class Graders:
             for key, reply in zip(new, replies, strict=True):  # by now the columns have names
                 if isinstance(reply, str):
                     self._count(reply)
-                    self._known[key] = Outcome(None, 0.0, dict.fromkeys(self.columns or (), 0.0))
+                    zeros = dict.fromkeys(self.columns or (), 0.0)
+                    self._known[key] = Outcome(None, 0.0, zeros, reply == TIMED_OUT)
             outcomes = [self._known[key] for key in keys]
             _forget(self._known)
         return outcomes
@@ -206,7 +209,9 @@ class Graders:
                 f"grader {self.spec} returned the columns {found} for item {index}, but its others "
                 f"are {known}; return the same names for every text"
             )
-        return Outcome(reply["answer"], reply["score"], columns)
+        return Outcome(
+            reply["answer"], reply["score"], columns, bool(reply.get("timed_out", False))
+        )
 
     def _count(self, reply: Reply) -> None:
         if reply == TIMED_OUT:

@@ -29,6 +29,7 @@ _START_SECONDS = 120.0
 _AHEAD = (2, 64)  # requests in a worker, at least and at most: it need not wait for the next
 _AHEAD_SECONDS = 0.02  # of work in a worker at most, so that a slow text holds up few others
 _DEATHS, _LATE = 40, 100  # in a row, without a reply between them: it is the grader, not a text
+_FIRST_DEATHS = 6  # of as many requests, without any reply since the start: it is the grader
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from thicket_jax.text.grading.worker import main; main()"
@@ -41,7 +42,7 @@ class _Worker:
     stdin: IO[bytes]
     stdout: IO[bytes]
     stderr: IO[bytes]
-    since: float  # when the request that it works on began
+    since: float  # when the request that it works on began, or its start was first waited for
     ready: bool = False
     jobs: collections.deque[int] = dataclasses.field(default_factory=collections.deque)
     outgoing: bytearray = dataclasses.field(default_factory=bytearray)
@@ -77,6 +78,7 @@ class Pool:
         self._closed = False
         self._folder = os.getcwd()
         self._deaths = self._lates = 0
+        self._replied = False
         self._lock = threading.Lock()
         self._selector = selectors.DefaultSelector()
         self._size = workers
@@ -92,6 +94,7 @@ class Pool:
         """
         with self._lock:
             self._fill()
+            self._begin_waiting()
             while not self.features:
                 self._wait(_Batch((), str))
         return self.features
@@ -109,6 +112,7 @@ class Pool:
         batch = _Batch(requests, describe)
         with self._lock:
             self._fill()
+            self._begin_waiting()
             try:
                 while len(batch.replies) < len(requests):
                     for worker in self._workers:
@@ -154,7 +158,16 @@ class Pool:
         self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
         self._selector.register(worker.stderr, selectors.EVENT_READ, worker)
         self._send(worker, json.dumps({"spec": self.spec, "timeout": self.timeout}))
+        # At once, so that it starts while nobody waits for it; an empty pipe takes these bytes.
+        self._write(worker)
         return worker
+
+    def _begin_waiting(self) -> None:
+        """Starts the clock of workers that are not ready: the time until now was nobody's."""
+        now = time.monotonic()
+        for worker in self._workers:
+            if not worker.ready:
+                worker.since = now
 
     def _stop(self, worker: _Worker) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -253,6 +266,7 @@ class Pool:
                     "mend the grader or the item"
                 )
             self._deaths = self._lates = 0
+            self._replied = True
             batch.replies[position] = reply
 
     def _died(self, worker: _Worker, batch: _Batch) -> None:
@@ -271,9 +285,9 @@ class Pool:
             return
         head = worker.jobs[0]
         self._deaths += 1
-        if self._deaths >= _DEATHS:
+        if self._deaths >= (_DEATHS if self._replied else _FIRST_DEATHS):
             raise ScoreError(
-                f"workers of grader {self.spec} died {_DEATHS} times in a row, the last one "
+                f"workers of grader {self.spec} died {self._deaths} times in a row, the last one "
                 f"{ended} on {batch.describe(head)}{last}; mend the grader"
             )
         batch.deaths[head] += 1

@@ -81,7 +81,13 @@ def _reply(grader: Grader, request: dict[str, Any]) -> dict[str, Any]:
         outcome = grader(request["text"], request["item"])
     except BaseException as error:  # also SystemExit: a grader that raises is reported, not obeyed
         return {"error": _raised(error)}
-    return {"answer": outcome.answer, "score": outcome.score, "columns": dict(outcome.columns)}
+    late = {"timed_out": True} if outcome.timed_out else {}
+    return {
+        "answer": outcome.answer,
+        "score": outcome.score,
+        "columns": dict(outcome.columns),
+        **late,
+    }
 
 
 def _raised(error: BaseException) -> str:
