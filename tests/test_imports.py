@@ -32,7 +32,7 @@ INSIDE = {
     "regret transfer sweeps subsampling tails baselines survey",
     "reports": "numbers documents results figures baseline_sections sections landscape_figure "
     "landscape_page report survey_figures survey_page",
-    "search": "problem answers manifest pipeline randopt landscapes",
+    "search": "problem agreement answers manifest pipeline randopt landscapes",
     "text": "rope rope_config config model decode tensor_files checkpoints pretrained tokenizer "
     "prompts data/ sandbox/ grading/ graders/",
     "tasks": "task registry base_model quiet signals/ images/ language/",

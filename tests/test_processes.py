@@ -72,3 +72,32 @@ def test_only_process_zero_writes_and_it_writes_everything(runs):
         "results.json",
         "report.html",
     } <= set(runs["first"]["wrote"])
+
+
+def command(index, port, out, *words):
+    """One of two processes of `thicket run signals`."""
+    program = "import sys; from thicket_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    words = ["--pretrain", "xavier", "--train-items", "4", "--test-items", "4", "--k", "2", *words]
+    words += ["--cpu-devices", "1", "--coordinator", f"127.0.0.1:{port}", "--processes", "2"]
+    words += ["--process-id", str(index), "--cache", str(out / "cache"), "--out", str(out / "run")]
+    return subprocess.Popen(
+        [sys.executable, "-c", program, "run", "signals", *words, "--quiet"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(HELPERS.parents[1])},
+    )
+
+
+@pytest.mark.slow
+def test_processes_that_were_told_different_things_end_and_name_them(tmp_path):
+    port = free_port()
+    words = ("--num", "4"), ("--num", "6", "--sigma", "0.3", "--select", "halving")
+    two = [command(i, port, tmp_path, *words[i]) for i in range(2)]
+    for process in two:
+        _, err = process.communicate(timeout=120)
+        line = err.splitlines()[-1]
+        assert process.returncode == 2, err[-2000:]
+        assert line.startswith("thicket: the processes disagree: options.num is 4 in process 0 and")
+        assert "options.sigma is" in line and "select" in line
+    assert not (tmp_path / "run").exists()

@@ -1,6 +1,7 @@
 """What a command needs before it runs: devices and processes, and a stored run's options."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import re
@@ -46,6 +47,20 @@ def start_devices(machine: Machine) -> None:
                 f"--process-id {machine.process_id} must be 0 to {machine.processes - 1}"
             )
         jax.distributed.initialize(machine.coordinator, machine.processes, machine.process_id)
+
+
+_OWN = ("process_id", "coordinator", "quiet")  # what a process may have for itself
+
+
+def facts_of(name: str, options: Any, machine: Machine, rule: Any = None) -> dict[str, Any]:
+    """What every process of a command must be told alike: task, options, selection, machine."""
+    told = {key: x for key, x in dataclasses.asdict(machine).items() if key not in _OWN}
+    return {
+        "task": name,
+        "options": dataclasses.asdict(options),
+        "select": None if rule is None else rule.to_json(),
+        "machine": told,
+    }
 
 
 class WorkError(ThicketError):

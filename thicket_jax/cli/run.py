@@ -8,7 +8,14 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 from thicket_jax.cli import compiled, progress
-from thicket_jax.cli.machine import recorded, start_devices, stored_options, without_paths, working
+from thicket_jax.cli.machine import (
+    facts_of,
+    recorded,
+    start_devices,
+    stored_options,
+    without_paths,
+    working,
+)
 from thicket_jax.cli.options import Machine, Out, Selection
 from thicket_jax.cli.parsing import help_is_fine, parse, read_block_size, take_name
 from thicket_jax.cli.report import print_table
@@ -115,13 +122,12 @@ def search_task(
     import jax
 
     from thicket_jax.mapping.placement import place
-    from thicket_jax.runs import files, log
-    from thicket_jax.search import pipeline
+    from thicket_jax.search import agreement, pipeline
 
+    agreement.check({**facts_of(name, options, machine, rule), "resume": resume})
+    if not resume:
+        pipeline.on_first(lambda: _check_place(run_dir), None)
     first = jax.process_index() == 0
-    if first and not resume:
-        log.check_new(run_dir)
-        files.check_place(run_dir)
     ks = pipeline.check_ks(options.k, options.num)
     experts = _population(options)
     tell = progress.quiet if machine.quiet or not first else progress.say
@@ -169,6 +175,14 @@ def search_task(
         tell(f"{name}: {tally.line()}")
     if first:
         print_table(found.table, run_dir)
+
+
+def _check_place(run_dir: pathlib.Path) -> None:
+    """Raises `RunError` where no run directory can be made."""
+    from thicket_jax.runs import files, log
+
+    log.check_new(run_dir)
+    files.check_place(run_dir)
 
 
 def _population(options: Any) -> "Population":

@@ -207,15 +207,6 @@ def from_first(value: Any) -> Any:
     return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
 
 
-def same_everywhere(digest: str) -> bool:
-    """Whether every process passes the same hexadecimal digest."""
-    if jax.process_count() == 1:
-        return True
-    own = np.frombuffer(bytes.fromhex(digest), np.uint8)
-    everyone = np.asarray(multihost_utils.process_allgather(own))
-    return bool((everyone == everyone[:1]).all())
-
-
 def launch(program: Any, *arguments: Any) -> Any:
     """Starts a compiled program; the one place where a device can run out of memory."""
     return program(*arguments)

@@ -19,7 +19,7 @@ from thicket_jax.ensembles.prediction import Predictor
 from thicket_jax.errors import ArgumentError, RunError, ScoreError, ThicketError, check_count
 from thicket_jax.experts.leaves import make_plan
 from thicket_jax.experts.population import Population, check_key, unperturbed
-from thicket_jax.mapping.devices import from_first, same_everywhere
+from thicket_jax.mapping.devices import from_first
 from thicket_jax.mapping.placement import Placement
 from thicket_jax.mapping.usage import matrix_axes
 from thicket_jax.reports import report, results
@@ -30,8 +30,8 @@ from thicket_jax.scoring.pieces import PieceScorer
 from thicket_jax.scoring.resuming import Scored, score_missing
 from thicket_jax.scoring.scorer import Scorer, ScorerProtocol
 from thicket_jax.scoring.scores import Scores, concatenate
+from thicket_jax.search import agreement, manifest
 from thicket_jax.search import answers as test_answers
-from thicket_jax.search import manifest
 from thicket_jax.search.problem import Problem, SearchProgress, Settings
 from thicket_jax.selection import rounds
 from thicket_jax.selection.race import Race
@@ -84,6 +84,7 @@ def _execute(
     held: contextlib.ExitStack,
 ) -> Result:
     check_key(experts.key)
+    agreement.check(agreement.facts_of(problem, experts, settings))
     check_ks(settings.k, len(experts))
     experts = with_axes(problem, experts)
     test_answers.check(problem)
@@ -97,7 +98,7 @@ def _execute(
     config = manifest.config_of(problem, experts, settings, about, scorer) if first else {}
     log = None
     if run_dir is not None:
-        log = _on_first(lambda: manifest.open_log(run_dir, settings, config, len(experts)), None)
+        log = on_first(lambda: manifest.open_log(run_dir, settings, config, len(experts)), None)
         if log is not None:
             held.callback(log.close)
     with _what_is_kept(log):
@@ -134,7 +135,7 @@ def _logged_placement(settings: Settings, experts: Population) -> Placement:
     """The placement of a run that is logged: a stored run keeps its block, and blocks are short."""
     run_dir, placement = settings.run_dir, settings.placement
     assert run_dir is not None
-    stored = _on_first(lambda: manifest.before(run_dir, settings), placement.block_size)
+    stored = on_first(lambda: manifest.before(run_dir, settings), placement.block_size)
     size, most = from_first(stored), most_per_call(len(experts))
     return dataclasses.replace(placement, block_size=size, most=most)
 
@@ -143,12 +144,17 @@ def _check_inputs(problem: Problem) -> None:
     """Raises `RunError` unless all processes search the same."""
     if jax.process_count() == 1:
         return
-    inputs = fingerprint((problem.params, problem.train, manifest.test_of(problem)))
-    if not same_everywhere(inputs):
+    inputs = {
+        "base parameters": fingerprint(problem.params),
+        "training data": fingerprint(problem.train),
+        "test data": fingerprint(manifest.test_of(problem)),
+    }
+    try:
+        agreement.check(inputs)
+    except RunError as error:
         raise RunError(
-            "the processes have different base parameters or data; give all of them the same "
-            "(for the command line: one --cache on a shared file system)"
-        )
+            f"{error} (for the command line: one --cache on a shared file system)"
+        ) from None
 
 
 def with_axes(problem: Problem, experts: Population) -> Population:
@@ -314,7 +320,7 @@ def _score_in_rounds(
     return rounds.run(scorer, experts, rule, k, open_log=open_log, tell=say)
 
 
-def _on_first(action: Callable[[], Any], otherwise: Any) -> Any:
+def on_first(action: Callable[[], Any], otherwise: Any) -> Any:
     """Runs `action` on process 0 alone; if it fails there, every process raises."""
     error: ThicketError | None = None
     result = otherwise

@@ -1,0 +1,103 @@
+"""Several processes compare what they are about to do, before they do anything together.
+
+What differs would be a wrong record, or processes that wait for each other for ever.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from thicket_jax.errors import RunError
+from thicket_jax.experts.population import Population
+from thicket_jax.runs.files import fingerprint, plain_json
+from thicket_jax.search.problem import Problem, Settings
+
+
+def check(facts: Mapping[str, Any]) -> None:
+    """Compares JSON values over all processes, each of which calls it.
+
+    Raises:
+      RunError: on every process, where some differ; names them, and both values.
+    """
+    if jax.process_count() == 1:
+        return
+    found = disagreements(_of_everyone(plain_json(facts)))
+    if found:
+        raise RunError(f"the processes disagree: {'; '.join(found)}; give all of them the same")
+
+
+def disagreements(everyone: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns one phrase for every entry in which a process differs from process 0."""
+    flat = [_flat(facts) for facts in everyone]
+    found = []
+    for name in dict.fromkeys(name for facts in flat for name in facts):
+        values = [json.dumps(facts.get(name)) for facts in flat]
+        other = next((p for p, value in enumerate(values) if value != values[0]), None)
+        if other is not None:
+            first, second = _short(values[0]), _short(values[other])
+            found.append(f"{name} is {first} in process 0 and {second} in process {other}")
+    return found
+
+
+def facts_of(problem: Problem, experts: Population, settings: Settings) -> dict[str, Any]:
+    """What a search is, as far as it can be told: JSON values, arrays as their digests."""
+    recipe = experts.to_json()
+    rule, mapper = settings.rule, settings.placement.mapper
+    local = [d for d in mapper.devices if d.process_index == jax.process_index()]
+    return {
+        "num": len(recipe["ids"]),
+        "k": list(settings.k),
+        "population": {
+            **{name: recipe[name] for name in ("prng", "key", "noise")},
+            **{name: fingerprint(np.asarray(recipe[name])) for name in ("ids", "sigmas", "signs")},
+        },
+        "select": None if rule is None else rule.to_json(),
+        "metric": problem.metric.name,
+        "combines": list(problem.combines),
+        "score_fn": _name(problem.score_fn),
+        "predict_fn": _name(problem.predict_fn),
+        "grade": _name(problem.grade),
+        "with_id": problem.with_id,
+        "answering": problem.answering is not None,
+        "layout": problem.layout is not None,
+        "backend": mapper.backend,
+        "devices": {"all": mapper.count, "of each process": len(local)},
+        "block_size": settings.placement.block_size,
+        "stream": settings.placement.stream,
+        "keep_items": settings.keep_items,
+        "run_dir": settings.run_dir is not None,
+        "resume": settings.resume,
+    }
+
+
+def _of_everyone(facts: Any) -> list[dict[str, Any]]:
+    """Every process's JSON value, on every process."""
+    data = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    lengths = np.asarray(multihost_utils.process_allgather(np.asarray(len(data), np.int32)))
+    padded = np.zeros(int(lengths.max()), np.uint8)
+    padded[: len(data)] = data
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {name: value}
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        found |= _flat(item, f"{name}.{key}" if name else str(key))
+    return found
+
+
+def _name(function: Any) -> str | None:
+    if function is None:
+        return None
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:24] + "…" + text[-8:]
