@@ -10,6 +10,7 @@ import numpy as np
 
 from thicket_jax.ensembles.combine import WEIGHTED, Combine
 from thicket_jax.errors import ArgumentError, ScoreError
+from thicket_jax.experts.leaves import check_arrays, check_callable
 from thicket_jax.experts.population import Population, check_experts
 from thicket_jax.mapping.blocks import expert_map
 from thicket_jax.mapping.functions import mapped
@@ -40,8 +41,10 @@ class Predictor:
 
     def __call__(self, batch: Any) -> Any:
         """Returns the experts' predictions, numpy [K, B, ...], best first."""
+        check_arrays("batch", batch)
         ready = self._map.on(jax.tree.map(jnp.asarray, batch))
         parts = [chunk.outputs for chunk in ready.chunks(self.experts)]
+        check_prediction(jax.tree.map(lambda x: x[0], parts[0]))
         return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 
@@ -90,6 +93,8 @@ def ensemble(
       >>> predict(jnp.ones((5, 2))).shape
       (5,)
     """
+    check_callable("apply_fn", apply_fn, optional=False)
+    check_arrays("params", params)
     if not callable(combine):
         raise ArgumentError(f"combine={combine!r} is not a function; pass tj.majority_vote or such")
     if combine in WEIGHTED.values():

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.errors import ParameterError
+from thicket_jax.errors import ArgumentError, ParameterError
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.states import State, leaf_states
 
@@ -62,6 +62,40 @@ def leaf_paths(params: Any) -> list[tuple[str, Any]]:
     return found
 
 
+def check_arrays(name: str, tree: Any) -> None:
+    """Raises `ArgumentError` unless all leaves are arrays of numbers, or keys, with values.
+
+    Inside jit, grad and vmap there are no values: what compiles programs of its own cannot be
+    called there.
+    """
+    leaves = leaf_paths(tree)
+    with jax.transfer_guard("allow"):  # inside jit, whatever is made is traced
+        inside = isinstance(jnp.zeros(()), jax.core.Tracer)
+    if inside or any(isinstance(leaf, jax.core.Tracer) for _, leaf in leaves):
+        raise ArgumentError(
+            f"{name} is traced: this is called inside jit, grad or vmap, and compiles programs of "
+            "its own; call it outside, or use tj.perturb there"
+        )
+    for path, leaf in leaves:
+        dtype = getattr(leaf, "dtype", None)
+        number = isinstance(leaf, int | float | complex) or np.isscalar(leaf)
+        wrong = (
+            not number if dtype is None else isinstance(dtype, np.dtype) and dtype.kind in "OSUMmT"
+        )
+        if wrong or isinstance(leaf, str | bytes):
+            found = type(leaf).__name__ if dtype is None else f"array of {dtype}"
+            raise ArgumentError(
+                f"{name} leaf {path or '(root)'!r} is of type {found}; give arrays of numbers: "
+                "text is read on the host, by grade"
+            )
+
+
+def check_callable(name: str, value: Any, optional: bool = True) -> None:
+    """Raises `ArgumentError` unless `value` is a function, or None where that will do."""
+    if not callable(value) and not (optional and value is None):
+        raise ArgumentError(f"{name}={value!r} is not a function")
+
+
 def _is_quantised(dtype: Any) -> bool:
     """Integers (not booleans) and floats of at most 8 bits hold quantised weights."""
     if jnp.issubdtype(dtype, jnp.floating):
@@ -89,8 +123,10 @@ def make_plan(params: Any, noise: Noise) -> Plan:
         dtype = getattr(leaf, "dtype", None)
         if dtype is None:
             if not isinstance(leaf, int | float | complex | bool):
+                hint = "; split a module with eqx.partition(module, eqx.is_array)"
                 raise ParameterError(
                     f"params leaf {path or '(root)'!r} is a {type(leaf).__name__}, not an array"
+                    + (hint if callable(leaf) else "")
                 )
             dtype = np.result_type(leaf)
         described.append((path, np.shape(leaf), dtype, state))

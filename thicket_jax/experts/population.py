@@ -40,6 +40,22 @@ class Population:
     signs: jax.Array
     noise: Noise = dataclasses.field(metadata={"static": True})
 
+    def __repr__(self) -> str:
+        """Returns how many, of which key and law, in three lines."""
+        columns = (self.ids, self.sigmas, self.signs)
+        held = [x for x in columns if isinstance(x, jax.Array | np.ndarray)]
+        if len(held) < 3 or any(isinstance(x, jax.core.Tracer) for x in (self.key, *columns)):
+            return f"Population(traced, {self.noise})"
+        ids, sigmas, signs = (np.atleast_1d(np.asarray(x)) for x in columns)
+        some = ", ".join(f"{x:g}" for x in np.unique(sigmas)[:4])
+        span = f"{ids.min()} to {ids.max()}" if ids.size else "none"
+        return (
+            f"Population of {'one expert' if not np.ndim(self.ids) else len(ids)}: ids {span}, "
+            f"{int((signs < 0).sum())} with sign -1\n"
+            f"  sigmas: {some}{', ...' if len(np.unique(sigmas)) > 4 else ''}\n"
+            f"  {prng_name(self.key)} key {key_data(self.key)}, {self.noise}"
+        )
+
     def __len__(self) -> int:
         """Returns the number of experts, N."""
         if jnp.ndim(self.ids) == 0:
@@ -108,15 +124,36 @@ class Population:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Population":
-        """Returns the population that `to_json` wrote, bit for bit."""
-        data = np.asarray(value["key"], np.uint32)
-        return cls(
-            key=jax.random.wrap_key_data(jnp.asarray(data), impl=value["prng"]),
-            ids=jnp.asarray(np.asarray(value["ids"], np.int32)),
-            sigmas=jnp.asarray(np.asarray(value["sigmas"], np.float32)),
-            signs=jnp.asarray(np.asarray(value["signs"], np.float32)),
-            noise=Noise.from_json(value["noise"]),
-        )
+        """Returns the population that `to_json` wrote, bit for bit.
+
+        Raises:
+          ArgumentError: it is not what `to_json` writes.
+        """
+        try:
+            data = np.asarray(value["key"], np.uint32)
+            columns = {
+                "ids": np.asarray(value["ids"], np.int32),
+                "sigmas": np.asarray(value["sigmas"], np.float32),
+                "signs": np.asarray(value["signs"], np.float32),
+            }
+            key = jax.random.wrap_key_data(jnp.asarray(data), impl=value["prng"])
+            noise = Noise.from_json(value["noise"])
+        except ArgumentError:
+            raise
+        except Exception as error:  # anything at all may be in a file
+            said = " ".join(str(error).split())[:100]
+            raise ArgumentError(
+                f"this is not the JSON of a population ({type(error).__name__}: {said}); give what "
+                "Population.to_json returned"
+            ) from None
+        shapes = {column.shape for column in columns.values()}
+        sound = np.isfinite(columns["sigmas"]).all() and (columns["sigmas"] >= 0).all()
+        if len(shapes) > 1 or not sound or not (np.abs(columns["signs"]) == 1).all():
+            raise ArgumentError(
+                "this is not the JSON of a population: ids, sigmas and signs must have one entry "
+                "per expert, sigmas finite and not negative, signs +1 or -1"
+            )
+        return cls(key, *(jnp.asarray(column) for column in columns.values()), noise)
 
 
 jax.tree_util.register_dataclass(Population)

@@ -36,12 +36,13 @@ class State:
 
 def leaf_states(params: Any) -> list[State | None]:
     """Returns for every leaf, in flattening order, why it is state; None for what is none."""
-    held = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda x: _kind(x.__class__) != "")[0]
+    flatten = jax.tree_util.tree_flatten_with_path
+    held = flatten(params, is_leaf=lambda x: _kind(x.__class__) != "")[0]
     above = {entries[:i] for entries, _ in held for i, x in enumerate(entries) if _is(x, "params")}
     found: list[State | None] = []
     for entries, node in held:
         kind = _kind(node.__class__)
-        for inside, _ in jax.tree_util.tree_flatten_with_path(node)[0]:
+        for inside, _ in flatten(node)[0]:
             whole = (*entries, *inside)
             if whole and whole[-1] == jax.tree_util.GetAttrKey("value"):
                 whole = whole[:-1]

@@ -16,6 +16,7 @@ import numpy as np
 from thicket_jax.errors import ArgumentError, MemoryLimitError
 from thicket_jax.experts.leaves import Plan, make_plan
 from thicket_jax.experts.noise import Noise
+from thicket_jax.experts.perturbation import apply_noise, apply_sum
 from thicket_jax.experts.population import Population, prng_name
 from thicket_jax.experts.scales import leaf_scales
 from thicket_jax.mapping import devices, programs
@@ -131,6 +132,9 @@ class ExpertMap:
         Raises:
           MemoryLimitError: a single expert does not fit.
         """
+        if jax.config.jax_disable_jit:
+            yield from self._one_by_one(experts)
+            return
         ready = _Call(self, experts, most)
         start, flying = 0, None
         clock = time.monotonic()
@@ -156,12 +160,24 @@ class ExpertMap:
                 yield Chunk(flying.start, flying.stop, outputs)
             flying = launched
 
+    def _one_by_one(self, experts: Population) -> Iterator[Chunk]:
+        """Yields outputs expert by expert, without a program: for debugging, `jax.disable_jit`."""
+        for i in range(len(experts)):
+            expert = experts[i]
+            move = apply_sum if jnp.ndim(expert.ids) else apply_noise
+            moved = move(self.params, expert, self.scales, self.plan)
+            outputs = self.function.call(moved, self.data, jnp.asarray(np.ravel(expert.ids)[0]))
+            yield Chunk(i, i + 1, jax.tree.map(lambda x: np.asarray(x)[None], outputs))
+
     def prepare(self, experts: Population) -> None:
         """Compiles the program for such experts now, if it has not been compiled."""
-        _Call(self, experts, None)
+        if not jax.config.jax_disable_jit:
+            _Call(self, experts, None)
 
     def block(self, experts: Population) -> int:
         """Returns the experts per vmap, b."""
+        if jax.config.jax_disable_jit:
+            return 1
         return _Call(self, experts, None).how.block
 
     def program(self, experts: Population) -> Program:
@@ -326,7 +342,8 @@ class _Call:
         count, used = flight.stop - flight.start, self.blocks(flight)
 
         def flatten(leaf: np.ndarray) -> np.ndarray:
-            return leaf[:, :used].reshape(-1, *leaf.shape[3:])[:count]
+            rows = leaf.shape[0] * used * leaf.shape[2]  # counted, as a leaf may have no elements
+            return leaf[:, :used].reshape(rows, *leaf.shape[3:])[:count]
 
         return jax.tree.map(flatten, self.mapper.gather(flight.outputs, flight.error))
 

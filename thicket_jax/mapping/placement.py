@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
-from thicket_jax.errors import check_count
+from thicket_jax.errors import ArgumentError, check_count
 from thicket_jax.mapping.devices import Mapper, make_mapper
 
 
@@ -55,4 +56,11 @@ def place(
     Raises:
       ArgumentError: an option that cannot work.
     """
+    if devices is not None and not (
+        isinstance(devices, Sequence | np.ndarray)
+        and all(isinstance(x, jax.Device) for x in devices)
+    ):
+        raise ArgumentError(
+            f"devices={devices!r} must be a list of devices, such as jax.devices()[:1]"
+        )
     return Placement(make_mapper(devices, backend, params), block_size, most, stream)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.errors import ScoreError
-from thicket_jax.experts.leaves import leaf_paths
+from thicket_jax.experts.leaves import check_arrays, leaf_paths
 
 # Experts fold ids below 2**31 into the root key, the sigma draw 2**32 - 1, the tasks 2**31 + 1.
 _ORDER_STREAM = 0xFFFFFFFE
@@ -83,7 +83,10 @@ def check_batch(batch: Any) -> None:
 
     Leaves without axes, such as a typed key, are the same for every item.
     """
+    check_arrays("batch", batch)
     leaves = [(path, leaf) for path, leaf in leaf_paths(batch) if np.ndim(leaf)]
+    if leaves and np.shape(leaves[0][1])[0] == 0:
+        raise ScoreError(f"batch leaf {leaves[0][0] or '(root)'!r} has no items; give at least one")
     for path, leaf in leaves[1:]:
         first, whole = leaves[0]
         if np.shape(leaf)[0] != np.shape(whole)[0]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.errors import ArgumentError, ScoreError
+from thicket_jax.experts.leaves import check_arrays, check_callable
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import Population, check_experts
 from thicket_jax.mapping import programs
@@ -132,6 +133,7 @@ def score(
       >>> score(fn, {"w": jnp.zeros(3)}, experts, jnp.ones(3)).items.shape
       (8, 3)
     """
+    check_callable("progress", progress)
     scorer = Scorer(
         score_fn, params, population, batch, grade=grade, block_size=block_size, devices=devices,
         backend=backend, keep_items=keep_items, stream=stream,
@@ -189,6 +191,9 @@ class Scorer:
         if isinstance(law, Population):
             check_experts("population", law)
             law = law.noise
+        check_callable("score_fn", score_fn, optional=False)
+        check_callable("grade", grade)
+        check_arrays("params", params)
         check_batch(batch)
         placement = place(
             params, devices=devices, backend=backend, block_size=block_size, stream=stream

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from thicket_jax.ensembles.combine import Combine, majority_vote
-from thicket_jax.errors import ArgumentError
+from thicket_jax.errors import ArgumentError, check_count
+from thicket_jax.experts.leaves import check_arrays, check_callable
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import population
 from thicket_jax.mapping.placement import place
@@ -99,6 +100,14 @@ def randopt(
             raise ArgumentError(
                 f"combine={rule!r} is not a function; pass tj.majority_vote or such"
             )
+    check_callable("score_fn", score_fn, optional=False)
+    for name, function in (("predict_fn", predict_fn), ("grade", grade), ("progress", progress)):
+        check_callable(name, function)
+    for name, tree in (("params", params), ("train", train), ("test", test)):
+        check_arrays(name, tree)
+    check_count("num", num)
+    if resume and run_dir is None:
+        raise ArgumentError("resume=True goes on with a run; pass run_dir=, where it is")
     _check_test(predict_fn, test, targets, metric)
     problem = Problem(
         score_fn=score_fn,

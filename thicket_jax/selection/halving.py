@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from thicket_jax.errors import check_count
+from thicket_jax.experts.leaves import check_arrays, check_callable
 from thicket_jax.experts.population import Population
 from thicket_jax.mapping.placement import place
 from thicket_jax.scoring.scores import Grade, Progress, ScoreFn, Scores, item_means
@@ -129,6 +130,9 @@ def halving(
     2013 (sequential halving).
     """
     rule = Halving(budget, rounds)
+    check_callable("progress", progress)
+    check_arrays("params", params)
+    check_arrays("batch", batch)
     placement = place(params, devices=devices, backend=backend, block_size=block_size)
     return select(
         rule, score_fn, params, population, batch, k, placement, grade=grade, progress=progress

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from thicket_jax.errors import ArgumentError, ScoreError
+from thicket_jax.experts.leaves import check_arrays, check_callable
 from thicket_jax.experts.population import Population
 from thicket_jax.mapping.placement import place
 from thicket_jax.scoring.scores import Grade, Progress, ScoreFn
@@ -190,6 +191,9 @@ def race(
     2008, for racing by them.
     """
     rule = Race.checked(delta, bounds)
+    check_callable("progress", progress)
+    check_arrays("params", params)
+    check_arrays("batch", batch)
     placement = place(params, devices=devices, backend=backend, block_size=block_size)
     return select(
         rule, score_fn, params, population, batch, k, placement, grade=grade, progress=progress

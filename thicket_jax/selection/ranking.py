@@ -39,6 +39,12 @@ def top_k(population: Population, scores: Scores, k: int) -> Population:
       ScoreError: every expert failed.
     """
     k = check_count("k", k)
+    for name, value, kind in (("population", population, Population), ("scores", scores, Scores)):
+        if not isinstance(value, kind):
+            raise ArgumentError(
+                f"{name} must be {kind.__name__}, got {type(value).__name__}; call "
+                "tj.top_k(population, tj.score(...), k), with the scores and not their values"
+            )
     if len(scores) != len(population):
         raise ArgumentError(
             f"scores of {len(scores)} experts do not belong to a population of {len(population)}"

@@ -67,6 +67,16 @@ class SelectionResult:
     share: float
     guarantee: Guarantee | None = None
 
+    def __repr__(self) -> str:
+        """Returns what it took and what it promises, in three lines."""
+        steps = ", ".join(f"{one.experts} to {one.stop}" for one in self.rounds)
+        promise = "no guarantee" if self.guarantee is None else self.guarantee.sentence
+        return (
+            f"SelectionResult: {len(self.experts)} of {len(self.scores)} experts kept\n"
+            f"  {100 * self.share:.1f} % of the outcomes (experts to item: {steps})\n"
+            f"  {promise}"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Returns rounds, evaluations, share and guarantee as JSON values."""
         guarantee = None
