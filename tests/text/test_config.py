@@ -261,7 +261,7 @@ def test_token_ids_come_from_the_generation_config(read):
     config = read(values)
     assert (config.bos_id, config.eos_ids, config.pad_id) == (1, (2,), None)
     config = read(values, {"eos_token_id": [3, 4], "pad_token_id": 0, "temperature": 0.6})
-    assert (config.bos_id, config.eos_ids, config.pad_id) == (1, (3, 4), 0)
+    assert (config.bos_id, config.eos_ids, config.pad_id) == (1, (3, 4, 2), 0)
     assert read(small(), {}).eos_ids == ()
 
 
@@ -278,6 +278,41 @@ def test_fields_that_are_off_or_harmless(read):
     assert read(small(**off)) == read(small())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"is_llama_config": True},
+        {"attention_dropout": 0.1},
+        {"resid_pdrop": 0.1},
+        {"embd_pdrop": 0.1},
+        {"hidden_dropout": 0.2},
+        {"hidden_dropout_prob": 0.2},
+        {"num_beams": 4},
+        {"sep_token_id": 5},
+        {"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}},
+        {"transformers.js_config": {"dtype": "q4"}},
+        {"max_window_layers": 4},
+    ],
+    ids=lambda field: next(iter(field)),
+)
+def test_what_no_forward_pass_reads_is_harmless_to_every_family(read, family, field):
+    assert read(small(family, **field)) == read(small(family))
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "olmo2"])
+def test_layers_that_are_all_full_are_harmless_without_windows(read, family):
+    plain = {"sliding_window": None} if family == "mistral" else {}
+    layers = {"layer_types": ["full_attention"] * 4}
+    assert read(small(family, **plain, **layers)) == read(small(family, **plain))
+
+
+def test_a_stray_attn_factor_changes_nothing(read):
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+    stray = {**yarn, "attn_factor": 0.5}
+    assert read(small("qwen3", rope_scaling=stray)) == read(small("qwen3", rope_scaling=yarn))
+
+
 @pytest.mark.parametrize(
     ("family", "changes", "said"),
     [
@@ -289,9 +324,7 @@ def test_fields_that_are_off_or_harmless(read):
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ("llama", {"partial_rotary_factor": 0}, "partial_rotary_factor"),
         ("llama", {"pretraining_tp": 2}, "pretraining_tp"),
-        ("llama", {"attention_dropout": 0.1}, "attention_dropout"),
         ("llama", {"sliding_window": 128}, "sliding_window"),
-        ("llama", {"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}}, "auto_map"),
         ("olmo2", {"clip_qkv": 8.0}, "clip_qkv = 8.0"),
         ("mistral", {"attention_bias": True}, "attention_bias"),
         ("mistral", {"layer_types": ["sliding_attention"] * 4}, "layer_types"),

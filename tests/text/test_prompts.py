@@ -283,3 +283,23 @@ def test_texts_against_one_row_at_a_time(stories):
         assert found[expert, item] == stories.decode(row[:end])
         assert lengths[expert, item] == (12 if end is None else end + 1)
     assert isinstance(found[0, 0], str)
+
+
+@pytest.mark.parametrize("appends", [True, False])
+def test_an_end_token_that_the_tokenizer_appends_is_left_out(tmp_path, appends):
+    tokenizers = pytest.importorskip("tokenizers")
+    folder = folder_of(tmp_path / "model")
+    place = folder / "tokenizer.json"
+    tokenizer = tokenizers.Tokenizer.from_file(str(place))
+    end = tokenizer.token_to_id("</s>")
+    if appends:
+        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+            single="$A </s>", special_tokens=[("</s>", end)]
+        )
+        tokenizer.save(str(place))
+    opened = open_tokenizer(folder)
+    assert opened.eos_ids == (end,)
+    plain = opened._inner("one two", add_special_tokens=False)["input_ids"]
+    assert opened.encode("one two")[-len(plain) :] == list(plain)
+    assert (opened._inner("one two")["input_ids"][-1] == end) is appends
+    assert opened.encode("one </s>")[-1] == end  # said by the prompt itself

@@ -107,10 +107,18 @@ return_dict output_attentions output_hidden_states torchscript chunk_size_feed_f
 _attn_implementation attn_implementation _attn_implementation_autoset id2label label2id num_labels
 problem_type finetuning_task tokenizer_class model_max_length unsloth_version unsloth_fixed
 do_sample temperature top_k top_p max_length max_new_tokens
+is_llama_config transformers.js_config auto_map sep_token_id cls_token_id mask_token_id
+decoder_start_token_id unk_token_id num_beams num_beam_groups num_return_sequences early_stopping
+length_penalty typical_p min_p min_length
+max_window_layers attention_dropout use_flash_attn use_flash_attention_2
+router_aux_loss_coef z_loss_weight keys_to_ignore_at_inference task_specific_params license
+library_name tags base_model init_std initializer_cutoff_factor
+gradient_checkpointing
 """
+_HARMLESS_ENDS = ("_pdrop", "_dropout", "_dropout_prob", "_dropout_rate")  # off at inference
 
 # Implemented at this value alone.
-_NEUTRAL = {"pretraining_tp": 1, "partial_rotary_factor": 1, "attention_dropout": 0}
+_NEUTRAL = {"pretraining_tp": 1, "partial_rotary_factor": 1}
 
 _REQUIRED = object()
 
@@ -254,11 +262,16 @@ def _family(path: pathlib.Path, values: Mapping[str, Any]) -> str:
 
 
 def _refuse_unknown(fields: _Fields, name: str) -> None:
-    """A field that is neither read nor harmless nor off (null, false, zero, empty) is an error."""
+    """A field that is neither read nor harmless nor off (null, false, zero, empty) is an error.
+
+    What no forward pass in inference reads is harmless; what might change one is not.
+    """
     read = {*_COMMON.split(), *_FAMILIES[name].fields, *_HARMLESS.split()}
     for field, value in fields.values.items():
         off = value in (None, _NEUTRAL[field]) if field in _NEUTRAL else not value
-        if field not in read and not off:
+        if field == "layer_types":  # all full is what a family without windows has
+            off = off or (isinstance(value, list) and set(value) == {FULL})
+        if field not in read and not off and not field.endswith(_HARMLESS_ENDS):
             shown = json.dumps(value)
             shown = shown if len(shown) <= 60 else shown[:57] + "..."
             raise fields.error(
@@ -304,12 +317,13 @@ def _dtype(fields: _Fields) -> str:
 
 
 def _special_tokens(fields: _Fields, vocabulary: int) -> dict[str, Any]:
-    """Token ids that `generation_config.json` gives, else `config.json`."""
+    """Token ids that `generation_config.json` gives, else `config.json`; of ends, those of both."""
     path = fields.path.with_name("generation_config.json")
     generation = _Fields(path, _json(path) if path.is_file() else {}, {})
 
-    def ids(name: str) -> tuple[int, ...]:
-        source = fields if generation.get(name) is None else generation
+    def ids(name: str, source: _Fields | None = None) -> tuple[int, ...]:
+        if source is None:
+            source = fields if generation.get(name) is None else generation
         value = source.get(name, [])
         found = value if isinstance(value, list) else [value]
         for token in found:
@@ -322,6 +336,6 @@ def _special_tokens(fields: _Fields, vocabulary: int) -> dict[str, Any]:
     bos, eos, pad = (ids(f"{name}_token_id") for name in ("bos", "eos", "pad"))
     return {
         "bos_id": bos[0] if bos else None,
-        "eos_ids": eos,
+        "eos_ids": tuple(dict.fromkeys((*eos, *ids("eos_token_id", fields)))),
         "pad_id": pad[0] if pad else None,
     }

@@ -13,11 +13,16 @@ from thicket_jax.errors import ArgumentError, DataError
 from thicket_jax.scoring.layouts import Layout
 from thicket_jax.text.tokenizer import Tokenizer, open_tokenizer
 
+Messages = Sequence[Mapping[str, str]]
+"""A conversation: `role` and `content` of each message."""
+
 __all__ = [
     "LAYOUT",
+    "Messages",
     "Tokenizer",
     "bucket",
     "check_lengths",
+    "is_messages",
     "lay_out",
     "open_tokenizer",
     "render",
@@ -27,24 +32,55 @@ __all__ = [
 
 
 def render(
-    tokenizer: Tokenizer, prompt: str, system: str | None = None, chat: bool | None = None
+    tokenizer: Tokenizer,
+    prompt: str | Messages,
+    system: str | None = None,
+    chat: bool | None = None,
 ) -> list[int]:
     """Returns the tokens of one prompt.
 
     Args:
       tokenizer: the checkpoint's.
-      prompt: what the task asks.
+      prompt: what the task asks: a text, or the messages of a conversation, for the template.
       system: an instruction before it, if any: the system message of a chat, or else a paragraph.
       chat: whether the chat template is applied; None: it is if the tokenizer has one.
 
     Raises:
       ArgumentError: `chat` is True and there is no template.
-      DataError: the template fails.
+      DataError: the template fails, or there is none for messages.
     """
+    if not isinstance(prompt, str):
+        if chat is False or not tokenizer.has_chat_template:
+            why = "--no-chat" if chat is False else f"no chat template in {tokenizer.folder}"
+            raise DataError(f"a prompt is a list of messages, and there is {why}; give plain text")
+        if system and prompt[0]["role"] == "system":
+            raise DataError(
+                "a list of messages has a system message of its own; leave --system out"
+            )
+        messages = [{"role": "system", "content": system}] if system else []
+        return tokenizer.chat([*messages, *prompt])
     if chat or (chat is None and tokenizer.has_chat_template):
         messages = [{"role": "system", "content": system}] if system else []
         return tokenizer.chat([*messages, {"role": "user", "content": prompt}])
     return tokenizer.encode(f"{system}\n\n{prompt}" if system else prompt)
+
+
+def is_messages(value: Any) -> bool:
+    """Whether a value of a data file is a conversation.
+
+    >>> is_messages([{"role": "user", "content": "hi"}]), is_messages(["hi"])
+    (True, False)
+    """
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(
+            isinstance(message, dict)
+            and isinstance(message.get("role"), str)
+            and isinstance(message.get("content"), str)
+            for message in value
+        )
+    )
 
 
 def check_lengths(prompts: Sequence[Sequence[int]], max_tokens: int, max_positions: int) -> None:

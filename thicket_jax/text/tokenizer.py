@@ -38,8 +38,16 @@ class Tokenizer:
     _inner: Any = dataclasses.field(repr=False)
 
     def encode(self, text: str) -> list[int]:
-        """Returns the tokens of a plain text, with those that the tokenizer itself puts around."""
-        return list(self._inner(text, verbose=False)["input_ids"])
+        """Returns the tokens of a plain text, with those that the tokenizer itself puts before it.
+
+        An end token that it puts after it is left out: the text is there to be gone on with.
+        """
+        tokens = list(self._inner(text, verbose=False)["input_ids"])
+        if tokens and tokens[-1] in self.eos_ids:
+            plain = self._inner(text, verbose=False, add_special_tokens=False)["input_ids"]
+            if list(plain)[-1:] != tokens[-1:]:
+                tokens.pop()
+        return tokens
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Returns the tokens of a conversation up to where the assistant's answer begins.

@@ -12,6 +12,7 @@ from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.graders import GRADERS, find
 from thicket_jax.text.graders.numbers import flexible, strict
 from thicket_jax.text.graders.words import normal
+from thicket_jax.text.prompts import Messages, is_messages
 
 _EXTRACTIONS = ("strict", "flexible")
 _EXTRACTING = ("numeric", "math")  # graders that find an answer in two ways
@@ -62,7 +63,22 @@ def build(options: Options) -> task.Task:
     needed += [options.choices] if options.choices else []
     split = shared.read_split(options, tuple(needed), identity=(options.question,))
 
-    def prompt(row: Mapping[str, Any]) -> str:
+    def prompt(row: Mapping[str, Any]) -> str | Messages:
+        question = row[options.question]
+        if is_messages(question):
+            if options.prompt != "{question}":
+                raise ArgumentError(
+                    f"--prompt {options.prompt!r} cannot hold the messages of {options.question}; "
+                    "leave it out"
+                )
+            return question
+        if isinstance(question, list | dict) and any(
+            isinstance(part, dict) for part in [question, *question]
+        ):
+            raise DataError(
+                f"its {options.question} is neither text nor a list of messages, each with role "
+                "and content as text"
+            )
         columns = {name: _shown(value) for name, value in row.items()}
         try:
             return options.prompt.format(**{**columns, "question": _shown(row[options.question])})

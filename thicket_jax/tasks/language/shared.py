@@ -115,14 +115,15 @@ class Spec:
     Attributes:
       name: of the task.
       grader: `module:function`, see `thicket_jax.text.graders`.
-      prompt: a row → what is asked; a `DataError` for a row that cannot be asked.
+      prompt: a row → what is asked, a text or the messages of a conversation; a `DataError` for
+        a row that cannot be asked.
       item: a row → what the grader reads, JSON values; a `DataError` for one that it cannot read.
       notes: sentences that the report must say.
     """
 
     name: str
     grader: str
-    prompt: Callable[[Mapping[str, Any]], str]
+    prompt: Callable[[Mapping[str, Any]], str | prompts.Messages]
     item: Callable[[Mapping[str, Any]], dict[str, Any]]
     notes: tuple[str, ...] = ()
 
@@ -136,8 +137,8 @@ def build(options: Options, spec: Spec, split: Split) -> task.Task:
     """
     config = read_config(options.model)
     tokenizer = prompts.open_tokenizer(options.model)
-    if not config.eos_ids and tokenizer.eos_ids:
-        config = dataclasses.replace(config, eos_ids=tokenizer.eos_ids)
+    ends = dict.fromkeys((*config.eos_ids, *tokenizer.eos_ids))
+    config = dataclasses.replace(config, eos_ids=tuple(i for i in ends if i < config.vocab_size))
     rows = [*split.train, *split.test]
     asked, items = _read(rows, spec, options)
     encoded = [prompts.render(tokenizer, text, options.system, options.chat) for text in asked]
@@ -309,9 +310,10 @@ def _check(options: Options) -> None:
 
 def _read(
     rows: Sequence[Row], spec: Spec, options: Options
-) -> tuple[list[str], list[dict[str, Any]]]:
+) -> tuple[list[str | prompts.Messages], list[dict[str, Any]]]:
     """What is asked, and what the grader reads, of every row."""
-    asked, items = [], []
+    asked: list[str | prompts.Messages] = []
+    items: list[dict[str, Any]] = []
     for row in rows:
         try:
             asked.append(spec.prompt(row))

@@ -116,7 +116,7 @@ def _text(path: pathlib.Path, raw: bytes) -> str:
 def _loaded(path: pathlib.Path, text: str, line: int = 1) -> Any:
     """The JSON value of `text`, which begins on line `line` of the file."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_number)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
         return value
@@ -128,6 +128,11 @@ def _loaded(path: pathlib.Path, text: str, line: int = 1) -> Any:
         raise DataError(
             f"{path} line {line}: {_short(str(error), 2 * _SHOWN)}; {_WANTED}"
         ) from error
+
+
+def _no_number(word: str) -> Any:
+    """Refuses NaN and Infinity, which Python reads and JSON lacks: no answer equals them."""
+    raise ValueError(f"{word} is not JSON and equals no answer; write null, or leave the row out")
 
 
 def _json_lines(path: pathlib.Path, raw: bytes, needed: Sequence[Column]) -> _Numbered:
