@@ -109,7 +109,8 @@ def test_the_json_of_a_population_is_checked_field_by_field(name):
 def test_objects_print_as_three_lines():
     experts = tj.population(KEY, 500, (0.1, 0.2))
     scores = tj.score(per_item, PARAMS, experts, BATCH)
-    for shown in (experts, scores, halving(population=experts, batch=BATCH)):
+    found = randopt(num=30)
+    for shown in (experts, scores, found, halving(population=experts, batch=BATCH)):
         assert len(repr(shown).splitlines()) == 3 and len(repr(shown)) < 500
     assert len(repr(experts[3]).splitlines()) == 3
     shown = []

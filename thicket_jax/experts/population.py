@@ -153,7 +153,8 @@ class Population:
                 "this is not the JSON of a population: ids, sigmas and signs must have one entry "
                 "per expert, sigmas finite and not negative, signs +1 or -1"
             )
-        return cls(key, *(jnp.asarray(column) for column in columns.values()), noise)
+        placed = {name: jnp.asarray(column) for name, column in columns.items()}
+        return cls(key=key, **placed, noise=noise)
 
 
 jax.tree_util.register_dataclass(Population)

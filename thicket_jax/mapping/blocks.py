@@ -28,6 +28,11 @@ _MOST_BLOCK = 1024  # experts per block, b, at most
 _CALL_SECONDS = 1.0  # a call is made about this long: short enough to log, long enough to launch
 
 
+def _one_at_a_time() -> bool:
+    """Whether jit is disabled, for debugging."""
+    return bool(getattr(jax.config, "jax_disable_jit", False))
+
+
 @dataclasses.dataclass(frozen=True)
 class Chunk:
     """Experts `start` to `stop` of a population, with their outputs [stop − start, ...]."""
@@ -132,7 +137,7 @@ class ExpertMap:
         Raises:
           MemoryLimitError: a single expert does not fit.
         """
-        if jax.config.jax_disable_jit:
+        if _one_at_a_time():
             yield from self._one_by_one(experts)
             return
         ready = _Call(self, experts, most)
@@ -171,12 +176,12 @@ class ExpertMap:
 
     def prepare(self, experts: Population) -> None:
         """Compiles the program for such experts now, if it has not been compiled."""
-        if not jax.config.jax_disable_jit:
+        if not _one_at_a_time():
             _Call(self, experts, None)
 
     def block(self, experts: Population) -> int:
         """Returns the experts per vmap, b."""
-        if jax.config.jax_disable_jit:
+        if _one_at_a_time():
             return 1
         return _Call(self, experts, None).how.block
 

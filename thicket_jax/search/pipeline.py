@@ -60,6 +60,15 @@ class Result:
     table: dict[str, Any]
     run_dir: pathlib.Path | None
 
+    def __repr__(self) -> str:
+        """Returns how many experts were searched, and base and best on the training items."""
+        base, best = (self.table.get(name, {}).get("train") for name in ("base", "best"))
+        return (
+            f"Result: {len(self.experts)} of {len(self.population)} experts kept\n"
+            f"  base {base}, best expert {best} on train\n"
+            f"  run_dir: {self.run_dir}"
+        )
+
 
 def execute(
     problem: Problem, experts: Population, settings: Settings, about: Mapping[str, Any]
