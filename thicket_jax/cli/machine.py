@@ -64,7 +64,16 @@ def facts_of(name: str, options: Any, machine: Machine, rule: Any = None) -> dic
 
 
 class WorkError(ThicketError):
-    """The system failed in the middle of work; what was kept stays."""
+    """The system failed in the middle of work; what was kept stays.
+
+    `others` says whether other processes are connected: at its end JAX waits for them, minutes
+    where one of them has died, and then aborts.
+    """
+
+    def __init__(self, text: str, others: bool) -> None:
+        """Takes the line to say."""
+        super().__init__(text)
+        self.others = others
 
 
 def reason(error: Exception) -> str:
@@ -85,11 +94,11 @@ def working(hint: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise WorkError(f"{reason(error)}; {hint}") from error
+        raise WorkError(f"{reason(error)}; {hint}", jax.process_count() > 1) from error
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
-        raise WorkError(f"another process ended ({reason(error)}); {hint}") from error
+        raise WorkError(f"another process ended ({reason(error)}); {hint}", True) from error
 
 
 def recorded(options: Mapping[str, Any], run_dir: pathlib.Path) -> dict[str, Any]:

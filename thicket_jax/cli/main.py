@@ -49,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             COMMANDS[words[0]](words[1:])
     except ThicketError as error:
         say("thicket: " + " ".join(str(error).split()))
+        if isinstance(error, WorkError) and error.others:
+            sys.stdout.flush()
+            os._exit(1)
         return 1 if isinstance(error, WorkError) else 2
     except KeyboardInterrupt as interrupt:
         hint = str(interrupt)
