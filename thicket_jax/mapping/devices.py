@@ -207,6 +207,18 @@ def from_first(value: Any) -> Any:
     return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
 
 
+def of_everyone(data: bytes) -> list[bytes]:
+    """Returns what every process passes, by process, on every process."""
+    if jax.process_count() == 1:
+        return [data]
+    own = np.frombuffer(data, np.uint8)
+    lengths = np.asarray(multihost_utils.process_allgather(np.asarray(len(own), np.int32)))
+    padded = np.zeros(int(lengths.max()), np.uint8)
+    padded[: len(own)] = own
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
+
+
 def launch(program: Any, *arguments: Any) -> Any:
     """Starts a compiled program; the one place where a device can run out of memory."""
     return program(*arguments)

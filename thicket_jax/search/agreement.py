@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from thicket_jax.errors import RunError
 from thicket_jax.experts.population import Population
+from thicket_jax.mapping.devices import of_everyone
 from thicket_jax.runs.files import fingerprint, plain_json
 from thicket_jax.search.problem import Problem, Settings
 
@@ -23,9 +23,8 @@ def check(facts: Mapping[str, Any]) -> None:
     Raises:
       RunError: on every process, where some differ; names them, and both values.
     """
-    if jax.process_count() == 1:
-        return
-    found = disagreements(_of_everyone(plain_json(facts)))
+    everyone = of_everyone(json.dumps(plain_json(facts)).encode())
+    found = disagreements([json.loads(data) for data in everyone])
     if found:
         raise RunError(f"the processes disagree: {'; '.join(found)}; give all of them the same")
 
@@ -72,16 +71,6 @@ def facts_of(problem: Problem, experts: Population, settings: Settings) -> dict[
         "run_dir": settings.run_dir is not None,
         "resume": settings.resume,
     }
-
-
-def _of_everyone(facts: Any) -> list[dict[str, Any]]:
-    """Every process's JSON value, on every process."""
-    data = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    lengths = np.asarray(multihost_utils.process_allgather(np.asarray(len(data), np.int32)))
-    padded = np.zeros(int(lengths.max()), np.uint8)
-    padded[: len(data)] = data
-    rows = np.asarray(multihost_utils.process_allgather(padded))
-    return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
