@@ -14,6 +14,7 @@ from thicket_jax.tasks.language import (
     rocstories,
     uspto50k,
 )
+from thicket_jax.text.graders.smiles import molecules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,7 @@ USPTO = Case(
     asked=lambda i: [f"{'C' * (i + 1)}O.", "SMILES", "<answer>"],
     right=lambda i: "<answer>[CH3]Br.O</answer>",
     wrong=lambda i: "<answer>O</answer>",
-    answer=lambda i: "O.[CH3]Br",
+    answer=lambda i: molecules("O.[CH3]Br"),  # canonical where RDKit is installed
     train="train.csv",
     test="test.csv",
 )
