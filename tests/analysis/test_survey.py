@@ -118,7 +118,10 @@ def test_the_command_scores_one_population_and_goes_on(tmp_path, capsys):
         (["density", "signals", "x=signals", "--x.k", "9", "--num", "5", "--k", "1"], "k=9 is"),
         (["density", *TWO, "--y.pretrain", "kaiming"], "y has other base parameters than x"),
         (["density", *TWO, "--y.target", "cosine"], "cosine"),
-        (["density", "signals", "--k", "1", "--num", "5", "--out", f"{__file__}/x"], "is a file"),
+        (
+            ["density", "signals", "--k", "1", "--num", "5", "--out", f"{__file__}/x"],
+            "Not a directory",
+        ),
     ],
 )
 def test_wrong_words_are_one_line(words, says, tmp_path, monkeypatch, capsys):

@@ -118,8 +118,9 @@ def make_plan(params: Any, noise: Noise) -> Plan:
       ParameterError: no floating leaf, no leaf that matches `where`, or two leaf paths whose
         32-bit hashes collide (rename one of the two).
     """
-    described = []
-    for (path, leaf), state in zip(leaf_paths(params), leaf_states(params), strict=True):
+    described, named = [], leaf_paths(params)
+    states = leaf_states(params, [path for path, _ in named])
+    for (path, leaf), state in zip(named, states, strict=True):
         dtype = getattr(leaf, "dtype", None)
         if dtype is None:
             if not isinstance(leaf, int | float | complex | bool):

@@ -7,11 +7,13 @@ type of an Optax state. Neither library is imported: a tree of theirs has brough
 import dataclasses
 import functools
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 _COLLECTIONS = {"cache", "intermediates", "perturbations", "opt_state", "ema"}
+_NAMED = re.compile("|".join(["batch_stats", *sorted(_COLLECTIONS)]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +36,19 @@ class State:
         return any(one.start() < stop and one.end() > start for one in found)
 
 
-def leaf_states(params: Any) -> list[State | None]:
-    """Returns for every leaf, in flattening order, why it is state; None for what is none."""
+def leaf_states(params: Any, paths: Sequence[str]) -> list[State | None]:
+    """Returns for every leaf, in flattening order, why it is state; None for what is none.
+
+    Args:
+      params: θ.
+      paths: of its leaves, as `leaves.leaf_paths` has them.
+    """
     flatten = jax.tree_util.tree_flatten_with_path
     held = flatten(params, is_leaf=lambda x: _kind(x.__class__) != "")[0]
+    kinds = {_kind(node.__class__) for _, node in held}
+    # Nearly all trees: to look at each part of each path would take longer than the rest of a plan.
+    if kinds <= {"", "Param"} and not any(map(_NAMED.search, paths)):
+        return [None] * len(paths)
     above = {entries[:i] for entries, _ in held for i, x in enumerate(entries) if _is(x, "params")}
     found: list[State | None] = []
     for entries, node in held:
