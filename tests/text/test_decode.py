@@ -10,6 +10,7 @@ from flax import nnx
 from language_models import CONFIG, STORIES, make_checkpoint
 
 import thicket_jax as tj
+from thicket_jax.mapping.placement import place
 from thicket_jax.tasks.language import stories
 from thicket_jax.text import decode, pretrained, prompts
 from thicket_jax.text.model import cache_bytes, empty_cache, grown
@@ -115,22 +116,17 @@ def test_scoring_experts_gives_their_own_answers_in_any_block(tiny, decoded):
     wanted = np.asarray(alone).sum((2, 3)).astype(np.float32).reshape(3, 1)
     raw = decode.decoder(tiny.config, T, tiny.dtype)
 
-    def outputs(params, data):
-        return raw(params, data, np.int32(0))["tokens"].sum(-1)
+    def outputs(params, data, id_):
+        return raw(params, data, id_)["tokens"].sum(-1)
 
     def grade(tokens):
         return np.asarray(tokens).sum(-1).astype(np.float32)
 
     for block in (1, 2):
-        scores = tj.score(
-            outputs,
-            tiny.params,
-            experts,
-            batch,
-            grade=grade,
-            block_size=block,
-            devices=jax.devices()[:1],
-        )
+        placement = place(tiny.params, devices=jax.devices()[:1], block_size=block)
+        scores = tj.Scorer.placed(
+            outputs, tiny.params, experts.noise, batch, placement, grade=grade, with_id=True
+        )(experts)
         np.testing.assert_array_equal(scores.items, wanted)
 
 

@@ -45,13 +45,15 @@ def within(seconds: float, function: Callable[[], Any]) -> Any:
 
 
 def _collecting(frame: FrameType | None) -> bool:
-    """Whether this is a callback of the garbage collector (JAX has one) or of a weak reference.
+    """Whether this is a finaliser, or a callback of the garbage collector or a weak reference.
 
-    Nothing leaves those: an exception in them is printed and forgotten.
+    Nothing leaves those (JAX has one of the second): an exception in them is printed and forgotten.
     """
     codes = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:
         if frame.f_code in codes or frame.f_globals.get("__name__") in _WEAK:
+            return True
+        if frame.f_code.co_name == "__del__":
             return True
         frame = frame.f_back
     return False
