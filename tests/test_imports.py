@@ -107,7 +107,7 @@ def test_every_package_is_in_the_line_once_and_workspace_quotes_it():
     listed = [name for side in packages() for name in side]
     assert rooms - {"__init__", "__pycache__"} == set(listed)
     assert len(listed) == len(set(listed))
-    workspace = (ROOT.parent / "WORKSPACE.md").read_text()
+    workspace = (pathlib.Path(__file__).parents[1] / "WORKSPACE.md").read_text()
     assert DIRECTION in " ".join(workspace.split())
 
 
