@@ -1,6 +1,7 @@
 """The strict world of the tests: eight CPU devices and strict promotion, set before any import."""
 
 import pathlib
+import signal
 
 import jax
 
@@ -12,3 +13,11 @@ _COMPILED = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled"
 jax.config.update("jax_compilation_cache_dir", str(_COMPILED))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+# A shell's background jobs, and what runs under nohup, ignore signals that the tests send.
+for _number, _usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGTERM, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
