@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -115,8 +116,8 @@ def make_plan(params: Any, noise: Noise) -> Plan:
     `...absmax` beside a quantised leaf of the same parent).
 
     Raises:
-      ParameterError: no floating leaf, no leaf that matches `where`, or two leaf paths whose
-        32-bit hashes collide (rename one of the two).
+      ParameterError: no floating leaf, no leaf that matches `where`, a mass that no leaf takes, or
+        two leaf paths whose 32-bit hashes collide (rename one of the two).
     """
     described, named = [], leaf_paths(params)
     states = leaf_states(params, [path for path, _ in named])
@@ -169,6 +170,7 @@ def _plan(described: Described, noise: Noise, x64: bool) -> Plan:
             + ", ".join(repr(path) for path in candidates[:3])
         )
     paths = tuple(path for path, _, _ in leaves)
+    _check_masses(noise, [path for path, use in zip(paths, chosen, strict=True) if use])
     _check_hashes(paths)
     known = set(paths)
     unknown = [path for path, _ in noise.axes if path not in known]
@@ -208,6 +210,62 @@ def _reason(path: str, dtype: Any, quantised_parents: set[str]) -> str | None:
     if path.rpartition(".")[0] in quantised_parents and _QUANTISED_SUFFIX.search(path):
         return "scale of a quantised tensor"
     return None
+
+
+def check_useful_rank(params: Any, noise: Noise) -> None:
+    """Raises unless a low-rank law's rank is at most the smaller side of some matrix that moves.
+
+    A higher one costs time and gives matrices that are no simpler. Where a law names no axes yet,
+    the sides of a leaf of more than two axes are not known, and the most that they can be counts.
+
+    Args:
+      params: θ, or its shapes.
+      noise: the law.
+
+    Raises:
+      ParameterError: the rank is too high, or there is nothing to perturb; see `make_plan`.
+    """
+    plan = make_plan(params, noise)
+    if not noise.factored:
+        return
+    largest, widest = 0, ""
+    for path, letters, leaf in zip(plan.paths, plan.letters, jax.tree.leaves(params), strict=True):
+        if not letters:
+            continue
+        shape = np.shape(leaf)
+        sides = [
+            math.prod(n for n, kind in zip(shape, letters, strict=True) if kind == side)
+            for side in "rc"
+        ]
+        if noise.needs_axes and len(shape) > 2:
+            sides = [math.isqrt(math.prod(shape))]
+        if min(sides) > largest:
+            largest, widest = min(sides), path
+    if not largest and noise.rank > 1:
+        raise ParameterError(
+            f"rank={noise.rank} is of matrices, and no leaf that moves is one; use "
+            f"noise={noise.factors!r}, which vectors have in any case"
+        )
+    if noise.rank > max(largest, 1):
+        raise ParameterError(
+            f"rank={noise.rank} is above the smaller side of every matrix; use {largest} at most, "
+            f"the smaller side of {widest!r}, or noise='gaussian'"
+        )
+
+
+def _check_masses(noise: Noise, paths: Sequence[str]) -> None:
+    """Raises unless every mass is the first that is found in the path of some leaf that moves."""
+    taken = {
+        next((text for text, _ in noise.masses if re.search(text, path)), None) for path in paths
+    }
+    for text, _ in noise.masses:
+        if text not in taken:
+            found = any(re.search(text, path) for path in paths)
+            why = "only where an earlier one is" if found else "in none"
+            raise ParameterError(
+                f"masses: {text!r} is found {why} of the {len(paths)} leaves that move, such as "
+                + ", ".join(repr(path) for path in paths[:3])
+            )
 
 
 def _check_hashes(paths: Sequence[str]) -> None:

@@ -204,6 +204,16 @@ def check_experts(name: str, value: Any) -> None:
         raise ArgumentError(f"{name} is empty; it must hold at least one expert")
 
 
+def check_num(num: int, antithetic: bool = False) -> int:
+    """Returns the number of experts as an int; anything but a possible one is an error."""
+    num = check_count("num", num)
+    if num >= 2**31:
+        raise ArgumentError(f"num={num} must be below 2**31, the number of expert ids")
+    if antithetic and num % 2:
+        raise ArgumentError(f"num={num} must be even with antithetic=True; use {num + 1}")
+    return num
+
+
 def check_sigmas(sigma: float | Sequence[float]) -> np.ndarray:
     """Returns the sigmas as float32 [S]; each must be positive and finite."""
     try:
@@ -256,12 +266,8 @@ def population(
       True
     """
     check_key(key)
-    num = check_count("num", num)
-    if num >= 2**31:
-        raise ArgumentError(f"num={num} must be below 2**31, the number of expert ids")
+    num = check_num(num, antithetic)
     sigmas = check_sigmas(sigma)
-    if antithetic and num % 2:
-        raise ArgumentError(f"num={num} must be even with antithetic=True; use {num + 1}")
     if noise is not None and not isinstance(noise, Noise):
         raise ArgumentError(f"noise={noise!r} must be a Noise: tj.gaussian(), tj.rademacher(), ...")
     if assign not in ASSIGNMENTS:

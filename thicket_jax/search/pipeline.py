@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,8 +16,8 @@ import numpy as np
 
 from thicket_jax.ensembles.combine import with_weights
 from thicket_jax.ensembles.prediction import Predictor
-from thicket_jax.errors import ArgumentError, RunError, ScoreError, ThicketError, check_count
-from thicket_jax.experts.leaves import make_plan
+from thicket_jax.errors import RunError, ScoreError, ThicketError
+from thicket_jax.experts.leaves import check_useful_rank
 from thicket_jax.experts.population import Population, check_key, unperturbed
 from thicket_jax.mapping.devices import from_first
 from thicket_jax.mapping.placement import Placement
@@ -32,7 +32,7 @@ from thicket_jax.scoring.scorer import Scorer, ScorerProtocol
 from thicket_jax.scoring.scores import Scores, concatenate
 from thicket_jax.search import agreement, manifest
 from thicket_jax.search import answers as test_answers
-from thicket_jax.search.problem import Problem, SearchProgress, Settings
+from thicket_jax.search.problem import Problem, SearchProgress, Settings, check_block, check_ks
 from thicket_jax.selection import rounds
 from thicket_jax.selection.race import Race
 from thicket_jax.selection.ranking import ranking, top_k
@@ -95,6 +95,8 @@ def _execute(
     check_key(experts.key)
     agreement.check(agreement.facts_of(problem, experts, settings))
     check_ks(settings.k, len(experts))
+    check_block(settings.placement.block_size, len(experts))
+    begins = settings.on_phase or (lambda phase: None)
     experts = with_axes(problem, experts)
     test_answers.check(problem)
     run_dir = settings.run_dir
@@ -102,6 +104,7 @@ def _execute(
     if run_dir is not None:
         settings = dataclasses.replace(settings, placement=_logged_placement(settings, experts))
     _check_inputs(problem)
+    begins("compiling the program that scores")
     scorer = _scorer(problem, experts, settings)
     scorer.expert_map.prepare(experts)
     config = manifest.config_of(problem, experts, settings, about, scorer) if first else {}
@@ -110,12 +113,15 @@ def _execute(
         log = on_first(lambda: manifest.open_log(run_dir, settings, config, len(experts)), None)
         if log is not None:
             held.callback(log.close)
+    begins("scoring the base")
     with _what_is_kept(log):
         base = _score_base(scorer, experts, log)
         tell = _teller(problem, settings, base)
         scores, raced, score_seconds = _score(scorer, experts, base, log, problem, settings, tell)
     kept = top_k(experts, scores, max(settings.k))
 
+    if problem.test is not None or problem.answering is not None:
+        begins("answering the test items")
     began = time.monotonic()
     with _what_is_kept(log):
         answers = test_answers.answer(problem, experts, scores, kept, scorer)
@@ -128,6 +134,7 @@ def _execute(
     }
     table: dict[str, Any] = {}
     if first:
+        begins("making tables and figures" if run_dir is not None else "making tables")
         record = manifest.record_of(problem, experts, scores, base, answers, config, timing, raced)
         table = results.build_results(record, metric=problem.metric, rules=problem.combines)
         if run_dir is not None:
@@ -169,12 +176,14 @@ def _check_inputs(problem: Problem) -> None:
 def with_axes(problem: Problem, experts: Population) -> Population:
     """Returns the population with its law's axes found, where it needs some and names none."""
     law = experts.noise
+    check_useful_rank(problem.params, law)
     if not law.needs_axes:
         return experts
-    make_plan(problem.params, law)
     rest = (problem.train, np.int32(0)) if problem.with_id else (problem.train,)
     axes = matrix_axes(problem.score_fn, problem.params, *rest, oriented=law.oriented)
-    return dataclasses.replace(experts, noise=dataclasses.replace(law, axes=axes))
+    law = dataclasses.replace(law, axes=axes)
+    check_useful_rank(problem.params, law)
+    return dataclasses.replace(experts, noise=law)
 
 
 def _scorer(problem: Problem, experts: Population, settings: Settings) -> ScorerProtocol:
@@ -220,18 +229,6 @@ def _predict(
     weights = scores.values[ranking(scores, experts)[: len(kept)]]
     combine = with_weights(next(iter(problem.combines.values())), weights)
     return lambda batch: combine(predictor(batch))
-
-
-def check_ks(k: int | Sequence[int], num: int) -> tuple[int, ...]:
-    """Returns the ensemble sizes as a tuple; each must be between 1 and `num`."""
-    sizes = tuple(k) if isinstance(k, Sequence | np.ndarray) else (k,)
-    if not sizes:
-        raise ArgumentError("k is empty; give at least one ensemble size")
-    for size in sizes:
-        check_count("k", size)
-        if size > num:
-            raise ArgumentError(f"k={size} is larger than num={num}; lower k or raise num")
-    return tuple(int(size) for size in sizes)
 
 
 @contextlib.contextmanager

@@ -2,11 +2,12 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from thicket_jax.errors import ArgumentError, check_count
 from thicket_jax.mapping.placement import Placement
 from thicket_jax.scoring.layouts import Layout
 from thicket_jax.scoring.metrics import Metric
@@ -102,6 +103,7 @@ class Settings:
       progress: called with (experts scored, N).
       on_progress: called with all that is known of how far the search is.
       draw: the task's own figures.
+      on_phase: called with what begins, in words: compiling, scoring the base, ensembling.
       setup_seconds: that making the problem took.
       rule: selects in rounds, see `thicket_jax.selection.rounds`; None scores every expert on all.
     """
@@ -113,6 +115,27 @@ class Settings:
     resume: bool = False
     progress: Progress | None = None
     on_progress: Callable[[SearchProgress], None] | None = None
+    on_phase: Callable[[str], None] | None = None
     draw: Callable[..., Any] | None = None
     setup_seconds: float = 0.0
     rule: Rule | None = None
+
+
+def check_ks(k: int | Sequence[int], num: int) -> tuple[int, ...]:
+    """Returns the ensemble sizes as a tuple; each must be between 1 and `num`, and there once."""
+    sizes = tuple(k) if isinstance(k, Sequence | np.ndarray) else (k,)
+    if not sizes:
+        raise ArgumentError("k is empty; give at least one ensemble size")
+    for size in sizes:
+        check_count("k", size)
+        if size > num:
+            raise ArgumentError(f"k={size} is larger than num={num}; lower k or raise num")
+        if list(sizes).count(size) > 1:
+            raise ArgumentError(f"k={size} is there twice; give each ensemble size once")
+    return tuple(int(size) for size in sizes)
+
+
+def check_block(block_size: int | str, num: int) -> None:
+    """Raises `ArgumentError` where a block holds more experts than there are."""
+    if block_size != "auto" and check_count("block_size", block_size) > num:
+        raise ArgumentError(f"block_size={block_size} is larger than num={num}; lower it")
