@@ -3,12 +3,14 @@
 import json
 import math
 import pathlib
+import re
 
 import pytest
 
 from thicket_jax.errors import DataError
 from thicket_jax.text import config as text_config
 from thicket_jax.text.config import FAMILIES, read_config
+from thicket_jax.text.config_fields import HARMLESS, changes_forward, is_harmless
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared"
 ARCHITECTURES = {
@@ -278,26 +280,81 @@ def test_fields_that_are_off_or_harmless(read):
     assert read(small(**off)) == read(small())
 
 
+# What published configs have besides the sizes and the fields above.
+SEEN = {
+    "SmolLM2": ("llama", {"is_llama_config": True, "rope_interleaved": False, "pretraining_tp": 1}),
+    "SmolLM2-Instruct": (
+        "llama",
+        {"transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16", "fp16": "float16"}}},
+    ),
+    "Llama-1": ("llama", {"max_sequence_length": 2048, "pad_token_id": -1}),
+    "Llama-3.2": ("llama", {"head_dim": 8, "attention_dropout": 0.0, "_name_or_path": "x"}),
+    "Mistral-Nemo": ("mistral", {"head_dim": 8, "sliding_window": None, "use_cache": True}),
+    "Qwen2.5": ("qwen2", {"use_mrope": False, "max_window_layers": 28, "sliding_window": 32768}),
+    "Qwen3": ("qwen3", {"head_dim": 8, "max_window_layers": 36, "attention_bias": False}),
+    "OLMo-2": ("olmo2", {"attention_bias": False, "use_cache": False, "pad_token_id": 1}),
+    "unsloth": ("llama", {"unsloth_fixed": True, "unsloth_version": "2024.9"}),
+    "old": ("llama", {"is_decoder": False, "tie_encoder_decoder": False, "bad_words_ids": [[1]]}),
+    "all full": ("qwen2", {"layer_types": ["full_attention"] * 4, "use_sliding_window": False}),
+    "a chat": ("mistral", {"sep_token_id": 5, "prefix": "x", "task_specific_params": {"a": 1}}),
+    "code": ("olmo2", {"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}}),
+    "training": ("llama", {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "router_aux_loss_coef": 0.1}),
+}
+
+
+@pytest.mark.parametrize(("family", "fields"), SEEN.values(), ids=SEEN)
+def test_published_fields_that_change_nothing(read, family, fields):
+    plain = {name: fields[name] for name in ("head_dim", "sliding_window") if name in fields}
+    found = read(small(family, **fields))
+    for name in ("pad_token_id",):
+        plain |= {name: fields[name]} if name in fields else {}
+    assert found == read(small(family, **plain))
+
+
+@pytest.mark.parametrize("odd", [True, 7, -0.5, "odd", ["x"], {"a": {"b": 1}}], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(
-    "field",
-    [
-        {"is_llama_config": True},
-        {"attention_dropout": 0.1},
-        {"resid_pdrop": 0.1},
-        {"embd_pdrop": 0.1},
-        {"hidden_dropout": 0.2},
-        {"hidden_dropout_prob": 0.2},
-        {"num_beams": 4},
-        {"sep_token_id": 5},
-        {"auto_map": {"AutoModelForCausalLM": "modeling.Mine"}},
-        {"transformers.js_config": {"dtype": "q4"}},
-        {"max_window_layers": 4},
-    ],
-    ids=lambda field: next(iter(field)),
-)
-def test_what_no_forward_pass_reads_is_harmless_to_every_family(read, family, field):
-    assert read(small(family, **field)) == read(small(family))
+def test_what_no_forward_pass_reads_is_harmless_to_every_family(read, family, odd):
+    kinds = ("hidden_dropout", "hidden_dropout_prob", "classifier_dropout", "x_loss_weight")
+    kinds += ("initializer_range", "_attn_implementation_autoset", "image_token_id", "unsloth_x")
+    names = {*HARMLESS, *kinds, "is_my_version", "flavour", "recipe", "merged_from"}
+    names -= {"max_window_layers"} if family.startswith("qwen") else set()
+    assert read(small(family, **dict.fromkeys(names, odd))) == read(small(family))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_field_that_a_forward_pass_reads_is_implemented_or_refused(read, family):
+    """Every field of the family's config in transformers, and of its code, with another value."""
+    transformers = pytest.importorskip("transformers")
+    folder = pathlib.Path(transformers.__file__).parent / "models" / family
+    code = (folder / f"modeling_{family}.py").read_text()
+    names = {*re.findall(r"config\.([a-z]\w+)", code), *re.findall(r'config, "(\w+)"', code)}
+    names |= set(getattr(transformers, ARCHITECTURES[family][:-11] + "Config")().to_dict())
+    assert len(names) > 20
+    plain = read(small(family))
+    for name in sorted(names):
+        for odd in (3, 0.5, "odd", ["sliding_attention"] * 3, {"rope_type": "odd"}):
+            try:
+                same = read(small(family, **{name: odd})) == plain
+            except DataError:
+                continue
+            unread = is_harmless(name) or name == "pretraining_tp" or odd == small(family).get(name)
+            # Windows are off in the qwens where use_sliding_window does not say otherwise.
+            off = name == "sliding_window" and family.startswith("qwen")
+            assert not same or unread or off, (name, odd)
+
+
+def test_no_field_that_some_decoder_of_transformers_reads_is_taken_for_harmless():
+    transformers = pytest.importorskip("transformers")
+    from transformers.models.auto import modeling_auto
+
+    decoders = set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    names = set()
+    for path in (pathlib.Path(transformers.__file__).parent / "models").glob("*/modeling_*.py"):
+        code = path.read_text()
+        if not decoders.isdisjoint(re.findall(r"^class (\w+)\(", code, re.MULTILINE)):
+            names.update(re.findall(r"config\.([a-z]\w+)\b(?!\()", code))
+    passed = {name for name in names if not is_harmless(name) and not changes_forward(name, 7.5)}
+    assert len(names) > 400 and len(passed) < 0.05 * len(names), sorted(passed)
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "olmo2"])
@@ -325,6 +382,18 @@ def test_a_stray_attn_factor_changes_nothing(read):
         ("llama", {"partial_rotary_factor": 0}, "partial_rotary_factor"),
         ("llama", {"pretraining_tp": 2}, "pretraining_tp"),
         ("llama", {"sliding_window": 128}, "sliding_window"),
+        ("llama", {"quantization": {"group_size": 64, "bits": 4}}, "quantization"),
+        ("qwen2", {"dual_chunk_attention_config": {"chunk_size": 64}}, "dual_chunk_attention"),
+        ("llama", {"layer_types": [["full_attention"]]}, "layer_types"),
+        ("llama", {"rope_interleaved": True}, "rope_interleaved"),
+        ("llama", {"pruned_heads": {"0": [1]}}, "pruned_heads"),
+        ("llama", {"is_encoder_decoder": True}, "is_encoder_decoder"),
+        ("llama", {"is_causal": False}, "is_causal = false"),
+        ("llama", {"use_rope": False}, "use_rope = false"),
+        ("llama", {"position_embedding_type": "alibi"}, "alibi"),
+        ("llama", {"embedding_multiplier": 12.0}, "embedding_multiplier"),
+        ("llama", {"noRopeLayers": [1]}, "noRopeLayers"),
+        ("llama", {"tower_config": {"a": 1}}, "tower_config"),
         ("olmo2", {"clip_qkv": 8.0}, "clip_qkv = 8.0"),
         ("mistral", {"attention_bias": True}, "attention_bias"),
         ("mistral", {"layer_types": ["sliding_attention"] * 4}, "layer_types"),

@@ -1,7 +1,7 @@
 """What a checkpoint's `config.json` says of its model, every default resolved.
 
-Read strictly: a field either is implemented, or is known to change no output, or is an error that
-names it. Defaults are those of transformers 5, family by family.
+Read strictly: a field either is implemented, or changes no output (see `config_fields`), or is an
+error that names it. Defaults are those of transformers 5, family by family.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thicket_jax.errors import DataError
+from thicket_jax.text.config_fields import changes_forward
 from thicket_jax.text.rope import Rope
 from thicket_jax.text.rope_config import FULL, SLIDING, read_ropes
 
@@ -98,27 +99,6 @@ num_attention_heads num_key_value_heads head_dim max_position_embeddings rms_nor
 rope_scaling rope_parameters original_max_position_embeddings tie_word_embeddings hidden_act dtype
 torch_dtype bos_token_id eos_token_id pad_token_id
 """
-
-# Whatever they say, the logits are the same: training, bookkeeping, how transformers runs it, and
-# decoding options, which thicket_jax takes from its own command line.
-_HARMLESS = """
-transformers_version _name_or_path name_or_path _commit_hash use_cache initializer_range
-return_dict output_attentions output_hidden_states torchscript chunk_size_feed_forward
-_attn_implementation attn_implementation _attn_implementation_autoset id2label label2id num_labels
-problem_type finetuning_task tokenizer_class model_max_length unsloth_version unsloth_fixed
-do_sample temperature top_k top_p max_length max_new_tokens
-is_llama_config transformers.js_config auto_map sep_token_id cls_token_id mask_token_id
-decoder_start_token_id unk_token_id num_beams num_beam_groups num_return_sequences early_stopping
-length_penalty typical_p min_p min_length
-max_window_layers attention_dropout use_flash_attn use_flash_attention_2
-router_aux_loss_coef z_loss_weight keys_to_ignore_at_inference task_specific_params license
-library_name tags base_model init_std initializer_cutoff_factor
-gradient_checkpointing
-"""
-_HARMLESS_ENDS = ("_pdrop", "_dropout", "_dropout_prob", "_dropout_rate")  # off at inference
-
-# Implemented at this value alone.
-_NEUTRAL = {"pretraining_tp": 1, "partial_rotary_factor": 1}
 
 _REQUIRED = object()
 
@@ -262,22 +242,19 @@ def _family(path: pathlib.Path, values: Mapping[str, Any]) -> str:
 
 
 def _refuse_unknown(fields: _Fields, name: str) -> None:
-    """A field that is neither read nor harmless nor off (null, false, zero, empty) is an error.
-
-    What no forward pass in inference reads is harmless; what might change one is not.
-    """
-    read = {*_COMMON.split(), *_FAMILIES[name].fields, *_HARMLESS.split()}
+    """A field that is not read, and that might change a forward pass, is an error."""
+    read = {*_COMMON.split(), *_FAMILIES[name].fields}
     for field, value in fields.values.items():
-        off = value in (None, _NEUTRAL[field]) if field in _NEUTRAL else not value
-        if field == "layer_types":  # all full is what a family without windows has
-            off = off or (isinstance(value, list) and set(value) == {FULL})
-        if field not in read and not off and not field.endswith(_HARMLESS_ENDS):
-            shown = json.dumps(value)
-            shown = shown if len(shown) <= 60 else shown[:57] + "..."
-            raise fields.error(
-                f"{field} = {shown} is not implemented for {name} and may change what the model "
-                "says; remove it from the file only if you know that it does not"
-            )
+        if field in read or not changes_forward(field, value):
+            continue
+        if field == "layer_types" and isinstance(value, list) and all(x == FULL for x in value):
+            continue  # all full is what a family without windows has
+        shown = json.dumps(value)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        raise fields.error(
+            f"{field} = {shown} is not implemented for {name} and may change what the model "
+            "says; remove it from the file only if you know that it does not"
+        )
 
 
 def _layer_types(fields: _Fields, name: str) -> list[str]:
