@@ -162,6 +162,7 @@ def test_a_grader_inside_a_run_is_not_imported(finished, tmp_path, monkeypatch, 
     (run / "manifest.json").unlink()
     (run / "evil.py").write_text("raise SystemExit('imported')\n")
     value = json.loads((run / "config.json").read_text())
+    del value["digests"]  # as an older release wrote it, or somebody who wants it imported
     monkeypatch.chdir(run)
     for grader in (f"{run / 'evil.py'}:grade", "run:evil.py:grade", "evil:grade", "evil.py:grade"):
         value["options"]["grader"] = grader

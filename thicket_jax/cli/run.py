@@ -65,7 +65,7 @@ def _parse(name: str, words: list[str]) -> Any:
 
 def resume(words: list[str]) -> None:
     """Goes on with an interrupted run."""
-    from thicket_jax.runs import files
+    from thicket_jax.runs import digests, files
     from thicket_jax.search import manifest
 
     with help_is_fine():
@@ -74,6 +74,7 @@ def resume(words: list[str]) -> None:
         run_dir = pathlib.Path(folder)
         config = files.read_json(run_dir / "config.json", ("task", "options"))
         manifest.check_unfinished(run_dir)
+        digests.check_unfinished(run_dir)
         options, rule = stored_options(run_dir, config), _stored_rule(run_dir, config)
         command = config.get("command", "")
         stored = config["options"]

@@ -12,13 +12,14 @@ from typing import Any
 from thicket_jax.reports.documents import Block, Heading, Interactive, Paragraph, Picture, Table
 from thicket_jax.reports.landscape_figure import ABOVE, BELOW, FAILED, INKS, gains_of, limit
 from thicket_jax.reports.numbers import short
+from thicket_jax.runs import digests
 from thicket_jax.runs.files import read_json
 
 FOLDER, FILE = "landscapes", "landscape.json"
 
 
 def load_all(run_dir: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the finished landscapes of a run, by name.
+    """Returns the finished landscapes of a run, by name; none that the run did not make.
 
     Raises:
       RunError: one is damaged.
@@ -26,6 +27,7 @@ def load_all(run_dir: pathlib.Path) -> list[dict[str, Any]]:
     wanted = ("name", "plane", "x", "y", "distance", "marks", "tasks")
     mend = "delete it, and thicket landscape makes it again from its log"
     paths = sorted(run_dir.glob(f"{FOLDER}/*/{FILE}"))
+    paths = [x for x in paths if digests.is_entered(run_dir, x.relative_to(run_dir).as_posix())]
     return [read_json(path, wanted, mend) for path in paths]
 
 

@@ -52,6 +52,9 @@ def save(path: pathlib.Path, tree: Any) -> None:
             if "OS error" not in str(error):
                 raise
             raise OSError(errno.EIO, str(error).splitlines()[0], str(path)) from error
+        said = unsynced / "commit_success.txt"
+        if said.exists():  # with an absolute path; a run holds none
+            said.write_text(f"Checkpoint commit was successful to {path.name}")
         # Orbax renames what may not have reached the disk.
         files.sync_tree(unsynced)
         os.rename(unsynced, path.absolute())

@@ -3,7 +3,7 @@
 A run is born with a manifest of its config and identity; the segments of its log carry their own
 digests until the run is finished, when the manifest is sealed over every file. Whoever makes some
 files again strikes them from it before, and enters them after. A release before this one wrote no
-manifest: its runs are read without.
+manifest, and its config.json says nothing of `digests`: its runs are read without.
 """
 
 import contextlib
@@ -24,9 +24,19 @@ REPORT = ("results.json", "figures", "report.md", "report.html")
 _NEEDED = (CONFIG, "experts.json", "items.npz")
 
 
-def begin(run_dir: pathlib.Path) -> None:
-    """Writes the manifest of a run that is not finished: its config and identity."""
-    _write(run_dir, {name: _digest(run_dir / name) for name in (CONFIG, IDENTITY)}, False)
+def begin(run_dir: pathlib.Path, config: str | None = None) -> None:
+    """Writes the manifest of a run that is not finished: its config and identity.
+
+    Args:
+      run_dir: of the run.
+      config: the text that config.json is going to have; None takes it from the file.
+    """
+    files = {IDENTITY: _digest(run_dir / IDENTITY)}
+    if config is None:
+        files[CONFIG] = _digest(run_dir / CONFIG)
+    else:
+        files[CONFIG] = hashlib.sha256(config.encode()).hexdigest()
+    _write(run_dir, files, False)
 
 
 def seal(run_dir: pathlib.Path) -> None:
@@ -86,10 +96,12 @@ def check(run_dir: pathlib.Path, besides: tuple[str, ...] = ()) -> bool:
       besides: files and folders that may be anything, as they are made again.
 
     Raises:
-      RunError: a file differs, or the run has a manifest and is not finished; names what to do.
+      RunError: a file differs, or the run has a manifest and is not finished, or the manifest
+        itself was deleted; names what to do.
     """
     found = read(run_dir)
     if found is None:
+        _check_older(run_dir)
         return False
     if not found["finished"]:
         raise RunError(f"{run_dir} is unfinished; thicket resume {run_dir}")
@@ -104,11 +116,28 @@ def check_unfinished(run_dir: pathlib.Path) -> None:
     """Compares the config and the log of a run that is to go on with its manifest, if it has one.
 
     Raises:
-      RunError: a file differs; names what to do.
+      RunError: a file differs, or the manifest itself was deleted; names what to do.
     """
     found = read(run_dir)
-    if found is not None:
+    if found is None:
+        _check_older(run_dir)
+    else:
         _compare(run_dir, {n: x for n, x in found["files"].items() if _is_at(n, (CONFIG, "log"))})
+
+
+def is_entered(run_dir: pathlib.Path, name: str) -> bool:
+    """Whether a file is one that the manifest has the digest of; without a manifest, any is."""
+    found = read(run_dir)
+    return found is None or name in found["files"]
+
+
+def _check_older(run_dir: pathlib.Path) -> None:
+    config = read_json(run_dir / CONFIG)
+    if isinstance(config, Mapping) and "digests" in config:
+        raise RunError(
+            f"{run_dir / NAME} is missing; restore it from a copy or start a new run, as without "
+            "it no damage would be found"
+        )
 
 
 def mend_of(run_dir: pathlib.Path, name: str) -> str:

@@ -69,7 +69,16 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     Raises:
       TypeError: a value that JSON cannot hold; the file stays as it was.
     """
-    write_text(path, json.dumps(plain_json(value), indent=1, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Returns the text that `write_json` writes.
+
+    Raises:
+      TypeError: a value that JSON cannot hold.
+    """
+    return json.dumps(plain_json(value), indent=1, allow_nan=False) + "\n"
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -2,11 +2,13 @@
 
 Scores go to `log/` as one Orbax checkpoint per segment of consecutive experts; where experts are
 selected in rounds, of consecutive experts of a round, on the items of that round. Orbax makes a
-segment appear at once or not at all, and each carries a digest of its content, so that a kill at
-any moment costs the experts since the last segment and damage is found, not used.
+segment appear at once or not at all, and each carries a digest of its content, and of the run and
+the place in it that it belongs to, so that a kill at any moment costs the experts since the last
+segment, and damage or a segment of another run is found, not used.
 """
 
 import contextlib
+import hashlib
 import json
 import pathlib
 import re
@@ -23,17 +25,19 @@ from thicket_jax.runs.files import (
     TEMPORARY,
     differences,
     fingerprint,
+    json_text,
     plain_json,
     read_json,
     sync_folder,
     write_json,
+    write_text,
 )
 from thicket_jax.scoring.scores import Scores, concatenate
 
 SECONDS_BETWEEN_SEGMENTS = 30.0
 SEGMENTS_PER_RUN = 20  # at least: a segment holds at most 5 % of the experts
 _EXPERTS = "experts"
-_BIRTH = ("log", "log/identity.json", lock.NAME)  # made before config.json is
+_BIRTH = ("log", "log/identity.json", digests.NAME, lock.NAME)  # made before config.json is
 
 
 class RunLog:
@@ -72,9 +76,10 @@ class RunLog:
         with log._taken():
             check_new(run_dir)  # another process may have begun it meanwhile
             write_json(run_dir / "log" / "identity.json", identity)
-            write_json(run_dir / "config.json", config)
+            text = json_text(config)
+            digests.begin(run_dir, text)
+            write_text(run_dir / "config.json", text)
             sync_folder(run_dir.absolute().parent)
-            digests.begin(run_dir)
         return log
 
     @classmethod
@@ -217,6 +222,7 @@ class RunLog:
 
     def _save(self, name: str, tree: dict[str, Any]) -> None:
         tree = {key: np.asarray(value) for key, value in tree.items()}
+        tree["place"] = np.frombuffer(self._place(name), np.uint8)
         tree["digest"] = np.frombuffer(bytes.fromhex(fingerprint(tree)), np.uint8)
         checkpoints.save(self.folder / name, tree)
 
@@ -229,7 +235,15 @@ class RunLog:
             raise self._damaged(name, f"{type(error).__name__} while reading it") from error
         if digest.tobytes() != bytes.fromhex(fingerprint(tree)):
             raise self._damaged(name, "its content does not match its digest")
+        place = tree.pop("place", None)  # release 0.2.0 wrote none
+        if place is not None and place.tobytes() != self._place(name):
+            raise self._damaged(name, "it is of another run, or of another place in this one")
         return tree
+
+    def _place(self, name: str) -> bytes:
+        """Says which segment of which run one is."""
+        identity = read_json(self.folder / "identity.json")
+        return hashlib.sha256(json.dumps([identity, name], sort_keys=True).encode()).digest()
 
     def _damaged(self, name: str, found: str) -> RunError:
         return RunError(

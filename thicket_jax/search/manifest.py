@@ -50,6 +50,7 @@ def config_of(
         "devices": scorer.expert_map.placement.mapper.count,
         "backend": scorer.expert_map.placement.mapper.backend,
         "block_size": scorer.expert_map.block(experts),
+        "digests": digests.NAME,
         "fingerprints": {
             "params": files.fingerprint(problem.params),
             "train": files.fingerprint(problem.train),
