@@ -93,6 +93,22 @@ def test_a_weight_beyond_float16_is_an_error(tmp_path):
     assert SINGLE in text and "'x'" in text and "70000" in text and "float32" in text
 
 
+@pytest.mark.parametrize("to", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("stored", CODES)
+def test_weights_that_are_not_finite_are_named_and_counted(tmp_path, stored, to):
+    tensors = weights(stored)
+    tensors["big"] = np.ones((3, 2**14), jnp.dtype(stored))
+    tensors["none"] = np.ones((0, 2), jnp.dtype(stored))
+    load_tensors(make_folder(tmp_path / "good", tensors), shapes_of(tensors), to)
+    for name, bad in [(UP, [np.nan]), ("big", [np.inf, -np.inf, np.nan]), (NORM, [np.nan] * 8)]:
+        spoiled = {**tensors, name: tensors[name].copy()}
+        spoiled[name].reshape(-1)[-len(bad) :] = bad
+        folder = make_folder(tmp_path / name, spoiled, 2)
+        text = refusal(DataError, lambda at=folder: load_tensors(at, shapes_of(tensors), to))
+        assert f"tensor {name!r} has {len(bad)} NaN or infinite numbers of " in text
+        assert f"{tensors[name].size:,}; download" in text and ".safetensors" in text
+
+
 def test_place_puts_each_tensor_on_the_device(tmp_path):
     tensors = weights()
     base = make_folder(tmp_path / "base", tensors, 2)
@@ -168,6 +184,30 @@ def test_a_tied_head_may_be_absent_or_equal(tmp_path):
     assert SINGLE in text and HEAD in text and EMBEDDING in text and "tie_word" in text
     text = refusal(DataError, lambda: load_tensors(absent, shapes_of(tensors), "float32"))
     assert SINGLE in text and HEAD in text
+
+
+@pytest.mark.parametrize("head", CODES)
+@pytest.mark.parametrize("table", CODES)
+def test_a_tied_head_of_another_dtype_is_compared_by_value(tmp_path, table, head):
+    body = {EMBEDDING: (np.arange(12).reshape(4, 3) / 8).astype(jnp.dtype(table))}
+    same = body[EMBEDDING].astype(jnp.dtype(head))
+    other = same.copy()
+    other[-1, -1] += 1
+    equal = make_folder(tmp_path / "equal", {**body, HEAD: same})
+    differs = make_folder(tmp_path / "differs", {**body, HEAD: other})
+    for to in CODES:
+        assert list(load_tensors(equal, shapes_of(body), to, tied=(HEAD,))) == [EMBEDDING]
+        text = refusal(
+            DataError, lambda to=to: load_tensors(differs, shapes_of(body), to, tied=(HEAD,))
+        )
+        assert f"({CODES[head]} [4, 3]) differs" in text and f"({CODES[table]} [4, 3])" in text
+
+
+def test_a_tied_head_with_more_digits_is_that_of_a_narrow_model_alone(tmp_path):
+    body = {EMBEDDING: np.ones((4, 3), ml_dtypes.bfloat16)}
+    folder = make_folder(tmp_path / "base", {**body, HEAD: np.full((4, 3), 1.0001, np.float32)})
+    assert load_tensors(folder, shapes_of(body), "bfloat16", tied=(HEAD,))
+    refusal(DataError, lambda: load_tensors(folder, shapes_of(body), "float32", tied=(HEAD,)))
 
 
 def test_a_tied_head_is_compared_to_its_last_row(tmp_path):

@@ -39,8 +39,34 @@ BAD = {
     "an adapter alone": (
         1,
         lambda d: (d / SINGLE).rename(d / "adapter_model.safetensors"),
-        ["no weights", "adapter_model.safetensors"],
+        ["no weights", "adapter_model.safetensors", "merge_and_unload"],
     ),
+    "an adapter beside the model": (
+        1,
+        lambda d: (d / "adapter_config.json").write_text("{}"),
+        ["has an adapter, adapter_config.json, beside the model's", "merge_and_unload"],
+    ),
+    "an adapter's weights beside shards": (
+        2,
+        lambda d: save_file({"x": np.ones(1)}, d / "adapter_model.safetensors"),
+        ["has an adapter, adapter_model.safetensors, beside", "move it away"],
+    ),
+    "one file and an index of others": (
+        2,
+        lambda d: save_file(weights(), d / SINGLE),
+        ["both", SINGLE, INDEX, "keep the one"],
+    ),
+    "one file and a shard of others": (
+        1,
+        lambda d: save_file(weights(), d / shard(1)),
+        ["both", SINGLE, shard(1)],
+    ),
+    "GGUF alone": (
+        1,
+        lambda d: (d / SINGLE).rename(d / "model-Q4_K_M.gguf"),
+        ["no safetensors, only model-Q4_K_M.gguf, which is not read"],
+    ),
+    "another framework's": (1, lambda d: (d / SINGLE).rename(d / "tf_model.h5"), ["tf_model.h5"]),
     "truncated": (1, lambda d: truncate(d / SINGLE, -5), [SINGLE, "truncated"]),
     "truncated in the header": (1, lambda d: truncate(d / SINGLE, 40), [SINGLE, "truncated"]),
     "empty": (1, lambda d: truncate(d / SINGLE, 0), [SINGLE, "truncated"]),
@@ -99,6 +125,16 @@ def test_a_bad_folder_is_one_line_that_names_the_file(tmp_path, case):
         assert all(phrase in text for phrase in said), text
         assert str(folder) in text
     assert not placed and not (tmp_path / "new").exists()
+
+
+def test_what_else_may_lie_beside_the_weights(tmp_path):
+    tensors = weights()
+    folder = make_folder(tmp_path / "base", tensors)
+    index = {"weight_map": dict.fromkeys(tensors, SINGLE)}  # of one shard
+    (folder / INDEX).write_text(json.dumps(index))
+    for name in ("pytorch_model.bin", "consolidated.safetensors", "model.gguf", "tf_model.h5"):
+        (folder / name).write_bytes(b"other")
+    assert set(stored_tensors(folder)) == set(tensors)
 
 
 @pytest.mark.parametrize("shards", [1, 2])

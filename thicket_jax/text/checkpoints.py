@@ -24,6 +24,9 @@ from thicket_jax.text.tensor_files import (
 )
 
 _NOTES = "thicket.json"
+_BITS = {"F32": np.uint32, "BF16": np.uint16, "F16": np.uint16}
+_EXPONENTS = {"F32": 0x7F800000, "BF16": 0x7F80, "F16": 0x7C00}
+_CHUNK = 2**14  # numbers that are looked at together
 _EMBEDDING = "model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -57,7 +60,7 @@ def load_tensors(
 
     All headers are checked before the first tensor is read. Files are memory maps, so that the
     host holds one tensor, and its converted copy where the dtype differs. Float tensors are
-    converted to `dtype` with one rounding, to nearest even.
+    converted to `dtype` with one rounding, to nearest even. A weight must be a finite number.
 
     Args:
       folder: with `model.safetensors`, or `model.safetensors.index.json` and its shards.
@@ -72,19 +75,22 @@ def load_tensors(
 
     Raises:
       DataError: no folder, no safetensors weights, a damaged file, or tensors that are not those of
-        `wanted`; the text names the file and the tensor.
+        `wanted`, or not finite; the text names the file and the tensor.
     """
     narrow = _float_dtype(dtype)
     folder = pathlib.Path(folder)
     wanted = {name: tuple(shape) for name, shape in wanted.items() if name not in tied}
     stored = stored_tensors(folder)
     _check_tensors(folder, stored, wanted, tied)
+    _check_tied(stored, tied, narrow)
     placed: dict[str, jax.Array] = {}
     for file in dict.fromkeys(stored[name].file for name in wanted):
         with open_file(file) as reader:
             for name in reader.offset_keys():
                 if name in wanted:
-                    host = _convert(reader.get_tensor(name), narrow, stored[name])
+                    host = reader.get_tensor(name)
+                    _check_finite(host, stored[name])
+                    host = _convert(host, narrow, stored[name])
                     # Transfers that queue up would hold their host copies.
                     placed[name] = jax.block_until_ready(place(host))
                     del host
@@ -134,24 +140,50 @@ def _check_tensors(
                 f"{stored[name].file}: tensor {name!r} has shape {list(stored[name].shape)}, but "
                 f"config.json means {list(shape)}; are config and weights of one checkpoint?"
             )
-    for name in tied:
-        if name in stored and not _equal(stored[name], stored.get(_EMBEDDING)):
+
+
+def _check_tied(stored: Mapping[str, Stored], tied: Sequence[str], dtype: np.dtype) -> None:
+    """Raises `DataError` unless what is tied to the embedding equals it, where it is stored."""
+    table = stored.get(_EMBEDDING)
+    for tensor in (stored[name] for name in tied if name in stored):
+        if table is None or not _equal(tensor, table, dtype):
+            one, other = (
+                f"{each.dtype} {list(each.shape)}" if each else "absent" for each in (tensor, table)
+            )
             raise DataError(
-                f"{stored[name].file}: tensor {name!r} differs from {_EMBEDDING!r}, to which "
-                'config.json ties it; set "tie_word_embeddings" to false there'
+                f"{tensor.file}: tensor {tensor.name!r} ({one}) differs from {_EMBEDDING!r} "
+                f'({other}), to which config.json ties it; set "tie_word_embeddings" to false there'
             )
 
 
-def _equal(one: Stored, other: Stored | None) -> bool:
-    """Compares two stored tensors bit for bit, some rows at a time."""
-    if other is None or (one.shape, one.dtype) != (other.shape, other.dtype):
+def _equal(one: Stored, other: Stored, dtype: np.dtype) -> bool:
+    """Compares two stored tensors, some rows at a time: bits, or values in the dtype of loading."""
+    if one.shape != other.shape:
         return False
     count = one.shape[0]
     step = max(1, 2**22 * count // max(1, math.prod(one.shape)))
     with open_file(one.file) as first, open_file(other.file) as second:
         left, right = first.get_slice(one.name), second.get_slice(other.name)
-        rows = (slice(i, min(i + step, count)) for i in range(0, count, step))
-        return all(left[part].tobytes() == right[part].tobytes() for part in rows)
+        for part in (slice(i, min(i + step, count)) for i in range(0, count, step)):
+            rows = [left[part], right[part]]
+            if one.dtype != other.dtype:
+                rows = [_convert(x, dtype, of) for x, of in zip(rows, (one, other), strict=True)]
+            if rows[0].tobytes() != rows[1].tobytes():
+                return False
+    return True
+
+
+def _check_finite(host: np.ndarray, tensor: Stored) -> None:
+    """Raises `DataError` for NaN and infinity: numbers whose exponent has all its bits."""
+    exponent = _EXPONENTS[tensor.dtype]
+    bits = host.reshape(-1).view(_BITS[tensor.dtype])
+    parts = (bits[i : i + _CHUNK] for i in range(0, bits.size, _CHUNK))
+    count = sum(int(np.count_nonzero((part & exponent) == exponent)) for part in parts)
+    if count:
+        raise DataError(
+            f"{tensor.file}: tensor {tensor.name!r} has {count:,} NaN or infinite numbers of "
+            f"{bits.size:,}; download the checkpoint again, or use another"
+        )
 
 
 def _convert(host: np.ndarray, dtype: np.dtype, tensor: Stored) -> np.ndarray:
@@ -162,7 +194,7 @@ def _convert(host: np.ndarray, dtype: np.dtype, tensor: Stored) -> np.ndarray:
         converted = host.astype(dtype)
     if jnp.finfo(dtype).max < jnp.finfo(host.dtype).max:
         lost = np.isinf(converted)
-        if lost.any() and (lost := lost & ~np.isinf(host)).any():
+        if lost.any():
             raise DataError(
                 f"{tensor.file}: tensor {tensor.name!r} has {host[lost][0]!s}, beyond the range of "
                 f"{dtype.name}; load it as float32"

@@ -16,6 +16,9 @@ INDEX = "model.safetensors.index.json"
 # Constants that old releases of transformers stored beside the weights.
 _CONSTANTS = re.compile(r"\brotary_emb\.inv_freq$")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_UNREAD = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.npz", "*.tflite")
+_ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin", "adapter_config.json")
+_SHARDS = "model-*-of-*.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,8 @@ def stored_tensors(folder: str | os.PathLike[str]) -> dict[str, Stored]:
     Left out: the rotary frequencies that old checkpoints store, which are no parameters.
 
     Raises:
-      DataError: no folder, no safetensors weights, or a file that is missing or damaged.
+      DataError: no folder, no safetensors weights or two forms of them, an adapter beside them, or
+        a file that is missing or damaged.
     """
     files, index = _weight_files(pathlib.Path(folder))
     found: dict[str, Stored] = {}
@@ -75,28 +79,69 @@ def _weight_files(folder: pathlib.Path) -> tuple[list[pathlib.Path], dict[str, s
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"{folder} {found}; give the folder of a downloaded checkpoint")
-    if (folder / SINGLE).exists():
-        return [folder / SINGLE], None
-    if (folder / INDEX).exists():
-        index = _read_index(folder / INDEX)
-        files = [folder / name for name in sorted(set(index.values()))]
-        for file in files:
-            if not file.exists():
-                count = sum(name == file.name for name in index.values())
-                raise DataError(
-                    f"{file} is missing, a shard of {count} tensors that {INDEX} names; download it"
-                )
-        return files, index
-    others = sorted(path.name for path in folder.glob("*.safetensors"))
-    pickles = sorted(path.name for kind in _PICKLES for path in folder.glob(kind))
-    if pickles and not others:
+    single, indexed = (folder / SINGLE).exists(), (folder / INDEX).exists()
+    index = _read_index(folder / INDEX) if indexed else None
+    shards = sorted(folder.glob(_SHARDS))
+    if not (single or indexed):
+        raise _no_weights(folder)
+    _refuse_adapter(folder)
+    if single and set((index or {}).values()) - {SINGLE}:
         raise DataError(
-            f"{folder} has no safetensors, only {pickles[-1]}, which is refused: pickle "
-            "checkpoints can run code; convert with safetensors"
+            f"{folder} has both {SINGLE} and {INDEX}, which names other files; keep the one that "
+            "is the model's"
         )
-    raise DataError(
+    if single and index is None and shards:
+        raise DataError(
+            f"{folder} has both {SINGLE} and {shards[0].name}; keep those that are the model's"
+        )
+    if index is None:
+        return [folder / SINGLE], None
+    files = [folder / name for name in sorted(set(index.values()))]
+    for file in files:
+        if not file.exists():
+            count = sum(name == file.name for name in index.values())
+            raise DataError(
+                f"{file} is missing, a shard of {count} tensors that {INDEX} names; download it"
+            )
+    return files, index
+
+
+def _refuse_adapter(folder: pathlib.Path) -> None:
+    """Raises `DataError` for weights that something else is to be added to."""
+    for name in _ADAPTERS:
+        if (folder / name).exists():
+            raise DataError(
+                f"{folder} has an adapter, {name}, beside the model's weights, which would not be "
+                "applied; merge it into them (merge_and_unload of peft), or move it away"
+            )
+
+
+def _no_weights(folder: pathlib.Path) -> DataError:
+    """What is said of a folder without safetensors, or with others than a model's."""
+
+    def first(*patterns: str) -> str | None:
+        found = sorted(path.name for each in patterns for path in folder.glob(each))
+        return found[-1] if found else None
+
+    adapter, other = first(*_ADAPTERS), first("*.safetensors")
+    if adapter is not None:
+        return DataError(
+            f"{folder} has no weights, only an adapter, {adapter}; merge it into its base model "
+            "(merge_and_unload of peft), and give the folder of that"
+        )
+    if other is None and (pickle := first(*_PICKLES)):
+        return DataError(
+            f"{folder} has no safetensors, only {pickle}, which is refused: pickle checkpoints can "
+            "run code; convert with safetensors"
+        )
+    if other is None and (unread := first(*_UNREAD)):
+        return DataError(
+            f"{folder} has no safetensors, only {unread}, which is not read; download the model's "
+            "safetensors"
+        )
+    return DataError(
         f"{folder} has no weights: neither {SINGLE} nor {INDEX}"
-        + (f", only {others[0]}" if others else "")
+        + (f", only {other}" if other else "")
         + "; download the whole checkpoint"
     )
 
