@@ -145,7 +145,7 @@ BAD = {
     "bad expression": (["run", "signals", "--where", "("], "is not a regular expression"),
     "refused prng": (["run", "signals", "--prng", "rbg"], "prng='rbg' is refused"),
     "bad backend": (["run", "signals", *TINY, "--backend", "vmap"], "backend='vmap' is unknown"),
-    "bad block": (["run", "signals", *TINY, "--block-size", "big"], "must be a whole number"),
+    "bad block": (["run", "signals", "--block-size", "big"], "must be a whole number"),
     "half a cluster": (["run", "signals", "--processes", "2"], "go together"),
     "too few items": (
         ["run", "digits", "--train-items", "5000"],

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from thicket_jax.cli import progress
+from thicket_jax.cli.checks import check_search, unread_of_search
 from thicket_jax.cli.machine import start_devices, stored_options, tell_of_digests, working
 from thicket_jax.cli.options import Machine
-from thicket_jax.cli.parsing import asks_help, help_is_fine, parse
+from thicket_jax.cli.parsing import asks_help, check_read, given, help_is_fine, parse
 from thicket_jax.cli.run import search_task
 from thicket_jax.errors import ArgumentError, RunError, check_word
 from thicket_jax.runs import digests, files
@@ -71,11 +72,14 @@ def density(words: list[str]) -> None:
             progress.show(line)
 
 
-def _split_tasks(words: list[str]) -> tuple[dict[str, str], list[str], dict[str, list[str]]]:
+_Options = list[list[str]]  # each an option and its values, as they were typed
+
+
+def _split_tasks(words: list[str]) -> tuple[dict[str, str], _Options, dict[str, _Options]]:
     """Reads TASK or NAME=TASK ..., options for all, and options --NAME.OPTION for one.
 
     Returns:
-      (name → task, words for every task, name → words for it alone).
+      (name → task, options for every task, name → options for it alone).
     """
     count = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     named: dict[str, str] = {}
@@ -91,21 +95,51 @@ def _split_tasks(words: list[str]) -> tuple[dict[str, str], list[str], dict[str,
         named[name or task] = task
     if not named:
         raise ArgumentError("thicket density needs tasks first; see thicket density --help")
-    common: list[str] = []
-    own: dict[str, list[str]] = {name: [] for name in named}
+    common: _Options = []
+    own: dict[str, _Options] = {name: [] for name in named}
     place = common
     for word in words[count:]:
-        if word.startswith("--"):
-            name, dot, option = word[2:].partition(".")
-            place = common
-            if dot and "=" not in name:
-                if name not in own:
-                    raise ArgumentError(
-                        f"{word} names {name!r}, which is none of: {', '.join(named)}"
-                    )
-                place, word = own[name], f"--{option}"
-        place.append(word)
+        if place and not word.startswith("--"):
+            place[-1].append(word)
+            continue
+        name, dot, _ = word.removeprefix("--").partition(".")
+        place = common
+        if dot and "=" not in name:
+            if name not in own:
+                raise ArgumentError(f"{word} names {name!r}, which is none of: {', '.join(named)}")
+            place = own[name]
+        place.append([word])
     return named, common, own
+
+
+def _words_for(name: str, common: _Options, own: _Options) -> list[str]:
+    """The words of a task: its own options, and those for every task that it has not itself."""
+    mine = {option.rpartition(".")[2] for option in given(_flat(own))}
+    theirs = [option for option in common if mine.isdisjoint(given(option))]
+    return _flat(theirs) + _flat([[f"--{o[0][len(name) + 3 :]}", *o[1:]] for o in own])
+
+
+def _flat(options: _Options) -> list[str]:
+    return [word for option in options for word in option]
+
+
+def _check_read(
+    common: _Options, own: Mapping[str, _Options], unread: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Raises `ArgumentError` where an option is given that no task reads, or not its own one."""
+    first = next(iter(own))
+    for name, options in own.items():
+        unread_here = dict(unread[name])
+        if name != first:
+            why = f"makes an expert, and the experts are those of {first}"
+            unread_here |= dict.fromkeys(POPULATION, why)
+        check_read(_flat(options), {f"{name}.{option}": why for option, why in unread_here.items()})
+    shared = set.intersection(*(set(each) for each in unread.values()))
+    nowhere = {option: unread[first][option] for option in shared}
+    theirs = [{option.rpartition(".")[2] for option in given(_flat(each))} for each in own.values()]
+    for option in set.intersection(*theirs):
+        nowhere[option] = "is given to every task by itself too"
+    check_read(_flat(common), nowhere)
 
 
 def _read(words: list[str]) -> Request:
@@ -115,15 +149,16 @@ def _read(words: list[str]) -> Request:
     named, common, own = _split_tasks(words)
     options: dict[str, Any] = {}
     machine, about = None, None
+    given(_flat(common))
     for name, task in named.items():
         kinds = registry.module(task).Options, Machine, DensityOptions
         parts = list(zip(("task", "machine", "about"), kinds, strict=True))
         kind = dataclasses.make_dataclass("density", parts, frozen=True)
-        rest = [*common, *own[name]]
+        rest = _words_for(name, common, own[name])
         parsed = parse(Annotated[kind, tyro.conf.OmitArgPrefixes], rest, "thicket density")
         mine = parsed.task.resolved()
         if not options:
-            machine, about = parsed.machine, parsed.about
+            machine, about = parsed.machine, parsed.about  # of all tasks alike
             first = {field: getattr(mine, field) for field in POPULATION}
         options[name] = dataclasses.replace(mine, **first)
     assert machine is not None and about is not None
@@ -132,6 +167,10 @@ def _read(words: list[str]) -> Request:
             "thicket density runs in one process; run the tasks with thicket run into one folder "
             "each of --out, and thicket density reads them"
         )
+    for each in options.values():
+        check_search(each, machine)
+    unread = {name: unread_of_search(each, machine) for name, each in options.items()}
+    _check_read(common, own, unread)
     if not about.margins or not all(math.isfinite(margin) for margin in about.margins):
         listed = ",".join(str(margin) for margin in about.margins)
         raise ArgumentError(f"--margins {listed!r} must be finite numbers, such as 0,0.05")
@@ -179,12 +218,9 @@ def _survey(request: Request) -> Iterator[str]:
 def _rehearse(request: Request, waiting: Sequence[str], tell: progress.Say) -> None:
     """Builds every task that is to run, so that a mistake in the last one costs no scoring."""
     from thicket_jax.analysis import survey
-    from thicket_jax.search import pipeline
 
     if len(request.named) < 2 or not waiting:
         return
-    for name in waiting:
-        pipeline.check_ks(request.options[name].k, request.options[name].num)
     prints = {}
     for name, task in request.named.items():
         if name not in waiting:

@@ -7,7 +7,7 @@ from thicket_jax.cli import progress
 from thicket_jax.cli.machine import stored_options, tell_of_digests, working
 from thicket_jax.cli.options import ExportOptions
 from thicket_jax.cli.parsing import help_is_fine, parse, take_name
-from thicket_jax.errors import ArgumentError
+from thicket_jax.errors import ArgumentError, check_count
 from thicket_jax.tasks import registry
 
 
@@ -18,6 +18,7 @@ def export(words: list[str]) -> None:
         options = parse(ExportOptions, rest, "thicket export RUN")
         if (options.rank is None) == (options.merge is None):
             raise ArgumentError("thicket export takes either --rank or --merge")
+        check_count("rank" if options.merge is None else "merge", options.rank or options.merge)
         progress.show(f"wrote {_write(pathlib.Path(folder), options)}")
 
 
@@ -28,7 +29,9 @@ def _write(run_dir: pathlib.Path, options: ExportOptions) -> pathlib.Path:
     to = pathlib.Path(options.to)
     files.check_place(to)
     config = files.read_json(run_dir / "config.json", ("task", "options"))
-    export.load_population(run_dir)  # refused before a model is read
+    # Refused before a model is read, or trained again.
+    experts = export.load_population(run_dir)
+    export.check_wanted(run_dir, experts, to, rank=options.rank, merge=options.merge)
     tell_of_digests(run_dir, progress.say)
     stored = stored_options(run_dir, config)
     module = registry.module(config["task"])

@@ -7,10 +7,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from thicket_jax.cli import progress
+from thicket_jax.cli.checks import check_machine, unread_of_machine
 from thicket_jax.cli.machine import start_devices, stored_options, tell_of_digests, working
 from thicket_jax.cli.options import Machine
-from thicket_jax.cli.parsing import asks_help, help_is_fine, parse, read_block_size
-from thicket_jax.errors import ArgumentError, RunError, check_count
+from thicket_jax.cli.parsing import (
+    asks_help,
+    check_read,
+    help_is_fine,
+    parse,
+    read_block_size,
+)
+from thicket_jax.errors import ArgumentError, RunError
 from thicket_jax.runs import files
 from thicket_jax.tasks import registry
 
@@ -20,6 +27,9 @@ if TYPE_CHECKING:
     from thicket_jax.runs.record import RunRecord
     from thicket_jax.search.landscapes import Grid
 MOST_RUNS = 3
+_MOST_POINTS = 1000
+_MOST_REACH = 1e6
+_LONGEST_NAME = 100
 _KEPT = "what is scored is kept; the same command goes on"
 USAGE = """\
 usage: thicket landscape RUN [RUN [RUN]] [options]
@@ -64,6 +74,13 @@ class Options:
     """Print the result only."""
 
     @property
+    def machine(self) -> Machine:
+        """Where and how the points are scored."""
+        return Machine(
+            block_size=self.block_size, backend=self.backend, cpu_devices=self.cpu_devices
+        )
+
+    @property
     def pair(self) -> tuple[int, ...]:
         """The ranks of the two experts."""
         return (1, 2) if self.ranks is None else self.ranks
@@ -85,6 +102,8 @@ def landscape(words: list[str]) -> None:
             print(USAGE)
         runs, rest = _split_runs(words)
         options = parse(Options, rest, "thicket landscape RUN")
+        _check(options)
+        check_read(rest, {**_unread(options), **unread_of_machine(options.machine)})
         for line in _make(runs, options, progress.quiet if options.quiet else progress.say):
             progress.show(line)
 
@@ -108,15 +127,16 @@ def _make(runs: list[pathlib.Path], options: Options, tell: progress.Say) -> Ite
     """Scores what is missing, writes landscape.json and the report; yields lines to print."""
     from thicket_jax.runs.record import load
 
-    _check(options)
-    read_block_size(options.block_size)
     records = [load(run) for run in runs]
     for run in runs:
         tell_of_digests(run, tell)
     _check_bases(runs, records)
+    stored = [stored_options(run, record.config) for run, record in zip(runs, records, strict=True)]
+    if options.cache is not None and all("cache" in each.unread() for each in stored):
+        raise ArgumentError("--cache is of no use: the base models lie elsewhere; leave it out")
     experts = _experts(runs[0], options)
     folder = runs[0] / "landscapes" / options.called
-    start_devices(Machine(backend=options.backend, cpu_devices=options.cpu_devices))
+    start_devices(options.machine)
     from thicket_jax.reports import report, results
     from thicket_jax.runs import digests
 
@@ -175,12 +195,23 @@ def _names(runs: list[pathlib.Path]) -> list[str]:
     return names
 
 
+def _unread(options: Options) -> dict[str, str]:
+    """Which options nothing reads beside the others, and why."""
+    owners = {"ranks": "experts", "top": "principal", "seed": "random"}
+    return {
+        name: f"belongs to --plane {plane}"
+        for name, plane in owners.items()
+        if plane != options.plane
+    }
+
+
 def _check(options: Options) -> None:
-    check_count("points", options.points)
-    if options.points < 2:
-        raise ArgumentError(f"--points {options.points} must be at least 2")
-    if options.reach is not None and not 0 < options.reach < float("inf"):
-        raise ArgumentError(f"--reach {options.reach:g} must be positive and finite")
+    """Raises `ArgumentError` for what cannot work, whatever the runs are."""
+    check_machine(options.machine, max(options.points, 1) ** 2)
+    if not 2 <= options.points <= _MOST_POINTS:
+        raise ArgumentError(f"--points {options.points} must be 2 to {_MOST_POINTS}")
+    if options.reach is not None and not 0 < options.reach <= _MOST_REACH:
+        raise ArgumentError(f"--reach {options.reach} must be above 0, and {_MOST_REACH:g} at most")
     if len(options.pair) != 2 or options.pair[0] == options.pair[1]:
         raise ArgumentError("--ranks takes the ranks of two different experts, such as 1,2")
     if min(options.pair) < 1:
@@ -189,8 +220,13 @@ def _check(options: Options) -> None:
         raise ArgumentError(f"--top {options.top} must be at least 2 experts")
     if options.seed < 0:
         raise ArgumentError(f"--seed {options.seed} must be 0 or more")
-    if not re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*", options.called):
-        raise ArgumentError(f"--name {options.called!r} must be of letters, digits, -, _ and .")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*", options.called) or (
+        len(options.called) > _LONGEST_NAME
+    ):
+        raise ArgumentError(
+            f"--name {options.called!r} must be of letters, digits, -, _ and ., {_LONGEST_NAME} "
+            "at most"
+        )
 
 
 def _check_bases(runs: list[pathlib.Path], records: "list[RunRecord]") -> None:
@@ -218,9 +254,12 @@ def _build(run: pathlib.Path, record: "RunRecord", options: Options) -> Any:
 
 def _experts(run: pathlib.Path, options: Options) -> "Population":
     """The run's experts, best first; there must be as many as the plane needs."""
+    from thicket_jax.experts import planes
     from thicket_jax.runs import export
 
     experts = export.load_population(run)
+    if options.plane == "random":
+        planes.random_ids(experts, options.seed)
     wanted = max(options.pair) if options.plane == "experts" else options.top
     if options.plane != "random" and wanted > len(experts):
         option = "--ranks" if options.plane == "experts" else "--top"

@@ -18,35 +18,29 @@ _PATH = re.compile(r"(^|[\s=\"'(])/(?:[^\s\"',:;()/]+/)+([^\s\"',:;()/]+)")
 
 
 def start_devices(machine: Machine) -> None:
-    """Splits a CPU into devices and connects processes, before anything touches a device."""
+    """Splits a CPU into devices and connects processes, before anything touches a device.
+
+    `checks.check_machine` has found nothing wrong.
+    """
     import jax
 
-    if machine.cpu_devices < 0:
-        raise ArgumentError(f"--cpu-devices {machine.cpu_devices} must be 0 or more")
     if machine.backend != "none":
         count = machine.cpu_devices or min(len(os.sched_getaffinity(0)), _CPU_DEVICES)
         # Refused once devices exist, as in a program that calls main() after using JAX.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", count)
-    named = (machine.coordinator, machine.processes, machine.process_id)
-    if machine.distributed and any(value is not None for value in named):
-        raise ArgumentError(
-            "--distributed finds the processes by itself; leave out --coordinator, --processes "
-            "and --process-id"
-        )
     # Its handler would take SIGTERM from the command.
     jax.config.update("jax_enable_preemption_service", False)
     if machine.distributed:
         jax.distributed.initialize()
-    elif any(value is not None for value in named):
-        if any(value is None for value in named):
-            raise ArgumentError("--coordinator, --processes and --process-id go together")
-        assert machine.processes is not None and machine.process_id is not None
-        if not 0 <= machine.process_id < machine.processes:
-            raise ArgumentError(
-                f"--process-id {machine.process_id} must be 0 to {machine.processes - 1}"
-            )
+    elif machine.coordinator is not None:
         jax.distributed.initialize(machine.coordinator, machine.processes, machine.process_id)
+    found = jax.local_devices()
+    if machine.cpu_devices and (found[0].platform != "cpu" or len(found) != machine.cpu_devices):
+        raise ArgumentError(
+            f"--cpu-devices {machine.cpu_devices} cannot be had: JAX has {len(found)} "
+            f"{found[0].platform} device(s) here already; leave it out"
+        )
 
 
 _OWN = ("process_id", "coordinator", "quiet")  # what a process may have for itself

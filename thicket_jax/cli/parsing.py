@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from thicket_jax.errors import ArgumentError
@@ -15,14 +15,58 @@ def combine_names(text: str | None) -> list[str] | None:
     """Reads --vote: names of combine rules, or shorter ones for votes; None is the run's own."""
     if text is None:
         return None
-    names = [word.strip() for word in text.split(",") if word.strip()]
-    if not names:
-        raise ArgumentError(f"--vote {text!r} names no rule; use majority, weighted, mean, ...")
-    return [_SHORT.get(name, name) for name in names]
+    words = [word.strip() for word in text.split(",")]
+    names = [_SHORT.get(word, word) for word in words]
+    for name in names:
+        if not name:
+            raise ArgumentError(
+                f"--vote {text!r} must be names of rules, several with commas; use majority, "
+                "weighted, mean, ..."
+            )
+        if names.count(name) > 1:
+            raise ArgumentError(f"--vote {text!r} names {name} twice")
+    return names
+
+
+def given(words: Sequence[str]) -> dict[str, str]:
+    """Returns the options among the words, called as fields are, and as they were typed.
+
+    A flag and its opposite, --chat and --no-chat, are one option.
+
+    Raises:
+      ArgumentError: an option is there twice, or is given nothing.
+    """
+    found: dict[str, str] = {}
+    for i, word in enumerate(words):
+        if not word.startswith("--"):
+            continue
+        typed, equals, value = word.partition("=")
+        task, dot, name = typed[2:].replace("-", "_").rpartition(".")
+        name = task + dot + name.removeprefix("no_")
+        if name in found:
+            raise ArgumentError(f"{typed} is given twice; give it once")
+        found[name] = typed
+        if not equals:
+            value = words[i + 1] if i + 1 < len(words) else "unknown"
+        if not value.strip():
+            raise ArgumentError(f"{typed} is empty; give it a value, or leave it out")
+    return found
+
+
+def check_read(words: Sequence[str], unread: Mapping[str, str]) -> None:
+    """Raises `ArgumentError` where an option is given that nothing reads beside the others.
+
+    Args:
+      words: the options as they were typed.
+      unread: field → why nothing reads it, as the rest of a sentence.
+    """
+    for name, typed in given(words).items():
+        if name in unread:
+            raise ArgumentError(f"{typed} {unread[name]}; leave it out")
 
 
 def parse(kind: Any, words: list[str], prog: str) -> Any:
-    """Parses options with tyro; a parse error is one line."""
+    """Parses options with tyro; a parse error is one line, and so is an option given twice."""
     import tyro
 
     registry = tyro.constructors.ConstructorRegistry()
@@ -33,6 +77,7 @@ def parse(kind: Any, words: list[str], prog: str) -> Any:
             return _comma_list(int)
         return _comma_list(float) if info.type == tuple[float, ...] else None
 
+    given(words)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -50,7 +95,7 @@ def _comma_list(item: type) -> Any:
 
     def read(words: list[str]) -> tuple:
         try:
-            return tuple(item(word) for word in words[0].split(",") if word.strip())
+            return tuple(item(word) for word in words[0].split(","))
         except ValueError:
             raise ValueError(
                 f"{words[0]!r} is not a comma-separated list of {item.__name__}s"
@@ -88,9 +133,12 @@ def read_block_size(text: str) -> int | str:
     if text == "auto":
         return text
     try:
-        return int(text)
+        size = int(text)
     except ValueError:
-        raise ArgumentError(f"--block-size {text} must be a whole number or auto") from None
+        size = 0
+    if size < 1:
+        raise ArgumentError(f"--block-size {text} must be a whole number of at least 1, or auto")
+    return size
 
 
 USAGE = """\

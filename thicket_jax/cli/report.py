@@ -66,13 +66,18 @@ def _write(run_dir: pathlib.Path, options: ReportOptions) -> None:
     from thicket_jax.reports import report, results
     from thicket_jax.runs import digests, files, record
 
+    rules = combine_names(options.vote)
     to = run_dir if options.to is None else pathlib.Path(options.to)
     if options.to is not None:
         _check_other(to)
     files.check_place(to, "; a run that is read-only is reported with --to DIR")
     read = record.load(run_dir, besides=digests.REPORT[1:] if to == run_dir else ())
     tell_of_digests(run_dir, progress.say)
-    table = results.build_results(read, ks=options.k, combine=combine_names(options.vote))
+    if rules and not read.gradable:
+        raise ArgumentError(
+            "--vote is of no use: this run kept no graded test answers; leave it out"
+        )
+    table = results.build_results(read, ks=options.k, combine=rules)
     name = read.config["task"]
     draw = getattr(registry.module(name), "draw", None) if name in registry.REGISTRY else None
     with working(f"the log of {run_dir} is as it was"):

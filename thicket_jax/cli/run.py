@@ -8,6 +8,12 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 from thicket_jax.cli import compiled, progress
+from thicket_jax.cli.checks import (
+    check_machine,
+    check_search,
+    unread_of_machine,
+    unread_of_search,
+)
 from thicket_jax.cli.machine import (
     facts_of,
     recorded,
@@ -17,9 +23,9 @@ from thicket_jax.cli.machine import (
     working,
 )
 from thicket_jax.cli.options import Machine, Out, Selection
-from thicket_jax.cli.parsing import help_is_fine, parse, read_block_size, take_name
+from thicket_jax.cli.parsing import check_read, help_is_fine, parse, read_block_size, take_name
 from thicket_jax.cli.report import print_table
-from thicket_jax.errors import ArgumentError, RunError
+from thicket_jax.errors import RunError
 from thicket_jax.tasks import registry, task
 
 if TYPE_CHECKING:
@@ -41,6 +47,8 @@ def run(words: list[str]) -> None:
             stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
             out = f"runs/{name}-{stamp}"
         options, run_dir = parsed.task.resolved(), pathlib.Path(out)
+        check_search(options, parsed.machine, rule)
+        check_read(rest, unread_of_search(options, parsed.machine))
         command = shlex.join(["thicket", "run", *words])
         search_task(name, options, parsed.machine, run_dir, rule, command=command)
 
@@ -71,6 +79,7 @@ def resume(words: list[str]) -> None:
     with help_is_fine():
         folder, rest = take_name(words, "resume", "a run directory")
         machine = parse(Machine, rest, "thicket resume RUN")
+        check_read(rest, unread_of_machine(machine))
         run_dir = pathlib.Path(folder)
         config = files.read_json(run_dir / "config.json", ("task", "options"))
         manifest.check_unfinished(run_dir)
@@ -78,6 +87,7 @@ def resume(words: list[str]) -> None:
         options, rule = stored_options(run_dir, config), _stored_rule(run_dir, config)
         command = config.get("command", "")
         stored = config["options"]
+        check_machine(machine, options.num)
         search_task(config["task"], options, machine, run_dir, rule, stored=stored, command=command)
 
 
@@ -107,7 +117,7 @@ def search_task(
 
     Args:
       name: of the task.
-      options: the task's, resolved.
+      options: the task's, resolved and checked.
       machine: where and how it runs; devices are started if they are not.
       run_dir: a new directory, or with `stored` that of an interrupted run.
       rule: selects in rounds; None scores every expert on everything.
@@ -129,7 +139,6 @@ def search_task(
     if not resume:
         pipeline.on_first(lambda: _check_place(run_dir), None)
     first = jax.process_index() == 0
-    ks = pipeline.check_ks(options.k, options.num)
     experts = _population(options)
     tell = progress.quiet if machine.quiet or not first else progress.say
     tally = compiled.keep(options.cache_folder()) if machine.compile_cache else None
@@ -151,7 +160,7 @@ def search_task(
     try:
         with working(hint), progress.Progress(tell) as shown:
             settings = pipeline.Settings(
-                k=ks,
+                k=tuple(options.k),
                 placement=place(
                     built.problem.params,
                     backend=machine.backend,
@@ -187,13 +196,11 @@ def _check_place(run_dir: pathlib.Path) -> None:
 
 
 def _population(options: Any) -> "Population":
-    """The experts that a task's options ask for; what cannot be is an `ArgumentError`."""
+    """The experts that a task's options ask for."""
     import jax
 
-    from thicket_jax.experts.population import PRNGS, population
+    from thicket_jax.experts.population import population
 
-    if options.prng not in PRNGS:
-        raise ArgumentError(f"prng={options.prng!r} is refused; choose one of: {', '.join(PRNGS)}")
     return population(
         jax.random.key(options.seed, impl=options.prng),
         options.num,

@@ -97,15 +97,10 @@ def random_plane(params: Any, experts: Population, seed: int = 0) -> Plane:
       ArgumentError: a bad population or seed.
     """
     check_experts("experts", experts)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ArgumentError(f"seed={seed!r} must be a whole number from 0")
-    first = int(np.asarray(experts.ids).max()) + 1 + 2 * seed
-    if first + 1 >= 2**31:
-        raise ArgumentError(f"seed={seed} leaves no expert ids below 2**31; use a smaller one")
     largest = np.asarray(experts.sigmas, np.float32).max()
     basis = dataclasses.replace(
         experts[:1],
-        ids=jnp.asarray(np.array([first, first + 1], np.int32)),
+        ids=jnp.asarray(random_ids(experts, seed)),
         sigmas=jnp.asarray(np.full(2, largest)),
         signs=jnp.ones(2, jnp.float32),
     )
@@ -114,6 +109,16 @@ def random_plane(params: Any, experts: Population, seed: int = 0) -> Plane:
     )
     labels = (first_label, second_label)
     return Plane("random", basis, np.eye(2), labels, step_products(params, basis), {})
+
+
+def random_ids(experts: Population, seed: int) -> np.ndarray:
+    """Returns the ids of a random plane's two experts, int32 [2]; an error for a bad seed."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ArgumentError(f"seed={seed!r} must be a whole number from 0")
+    first = int(np.asarray(experts.ids).max()) + 1 + 2 * seed
+    if first + 1 >= 2**31:
+        raise ArgumentError(f"seed={seed} leaves no expert ids below 2**31; use a smaller one")
+    return np.array([first, first + 1], np.int32)
 
 
 def expert_plane(

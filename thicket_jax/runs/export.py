@@ -43,6 +43,23 @@ def _population(stored: Mapping[str, Any]) -> Population:
     return Population.from_json({**stored["population"], **columns})
 
 
+def check_wanted(
+    run_dir: pathlib.Path,
+    experts: Population,
+    to: pathlib.Path,
+    *,
+    rank: int | None = None,
+    merge: int | None = None,
+) -> int:
+    """Returns the rank or the count of what is to be exported; see `export` for what is refused."""
+    wanted = check_count("rank" if merge is None else "merge", rank if merge is None else merge)
+    if wanted > len(experts):
+        raise ArgumentError(f"{run_dir} has {len(experts)} experts that did not fail, not {wanted}")
+    if to.exists():
+        raise ArgumentError(f"{to} exists; choose another folder")
+    return wanted
+
+
 def export(
     run_dir: pathlib.Path,
     params: Any,
@@ -75,11 +92,7 @@ def export(
     config = files.read_json(run_dir / "config.json", ("task", "model", "versions", "fingerprints"))
     if files.fingerprint(params) != config["fingerprints"]["params"]:
         raise RunError(f"the base parameters are not those of {run_dir}; its base model changed")
-    wanted = check_count("rank" if merge is None else "merge", rank if merge is None else merge)
-    if wanted > len(experts):
-        raise ArgumentError(f"{run_dir} has {len(experts)} experts that did not fail, not {wanted}")
-    if to.exists():
-        raise ArgumentError(f"{to} exists; choose another folder")
+    wanted = check_wanted(run_dir, experts, to, rank=rank, merge=merge)
     if merge is None:
         chosen = experts[wanted - 1 : wanted]
         tree = perturb(params, chosen[0])

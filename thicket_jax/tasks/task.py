@@ -14,14 +14,19 @@ The registry names modules and imports none of them, so listing the tasks costs 
 """
 
 import dataclasses
+import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from thicket_jax.errors import ArgumentError
+from thicket_jax.errors import ArgumentError, check_choice, check_count
 from thicket_jax.experts.noise import Noise
-from thicket_jax.search.problem import Problem
+from thicket_jax.experts.population import PRNGS, check_num, check_sigmas
+from thicket_jax.search.problem import Problem, check_ks
+
+_SEEDS = 2**32  # JAX takes a seed's lowest 32 bits: any other one is one of these again
+_OUTCOME_BYTES = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,11 +65,49 @@ class Options:
     precision: str = "float32"
     """float32 or bfloat16: the dtype in which the model computes."""
     cache: str | None = None
-    """Folder for pretrained base models and prepared data sets; default: the user's cache."""
+    """Folder for pretrained base models, prepared data sets and compiled programs; default: the
+    user's cache, $XDG_CACHE_HOME/thicket_jax or ~/.cache/thicket_jax."""
+
+    PRECISIONS: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")
 
     def resolved(self) -> "Options":
         """Returns the options with every default that depends on another option filled in."""
         return self
+
+    def check(self) -> None:
+        """Raises `ArgumentError` for what cannot work, whatever the data and the base model are.
+
+        Of resolved options. It costs nothing, reads nothing and touches no device.
+        """
+        check_num(self.num, self.antithetic)
+        check_ks(self.k, self.num)
+        check_sigmas(self.sigma)
+        self.law()
+        if self.prng not in PRNGS:
+            raise ArgumentError(f"prng={self.prng!r} is refused; choose one of: {', '.join(PRNGS)}")
+        check_seed(self.seed)
+        check_count("train_items", self.train_items)
+        check_count("test_items", self.test_items)
+        check_choice("precision", self.precision, self.PRECISIONS)
+        outcomes, memory = _OUTCOME_BYTES * self.num * self.train_items, memory_bytes()
+        if outcomes > memory:
+            raise ArgumentError(
+                f"num={self.num} experts on train_items={self.train_items} are "
+                f"{outcomes / 2**30:,.0f} GiB of outcomes, and the machine has "
+                f"{memory / 2**30:,.0f}; lower one of them"
+            )
+
+    def unread(self) -> dict[str, str]:
+        """Returns which options nothing reads beside the others, and why: the rest of a sentence.
+
+        The command line refuses them where they are given, whatever their values are.
+        """
+        found = {}
+        if not self.law().factored:
+            found = dict.fromkeys(("rank", "factors"), "belongs to --noise low_rank")
+        if not self.law().oriented:
+            found["masses"] = "belongs to --scale modular"
+        return found
 
     def law(self) -> Noise:
         """Returns the noise law that the options name."""
@@ -87,10 +130,39 @@ class Options:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     def cache_folder(self) -> pathlib.Path:
-        """Returns the folder for base models and prepared data sets."""
+        """Returns the folder for base models and prepared data sets.
+
+        Without --cache it is that of the XDG Base Directory Specification, in which a path that is
+        not absolute does not count.
+        """
         if self.cache is not None:
             return pathlib.Path(self.cache).expanduser().resolve()
-        return pathlib.Path.home() / ".cache" / "thicket_jax"
+        user = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
+        return (user if user.is_absolute() else pathlib.Path.home() / ".cache") / "thicket_jax"
+
+
+def check_seed(seed: int) -> None:
+    """Raises `ArgumentError` unless the seed is one of those that differ from each other."""
+    if not 0 <= seed < _SEEDS:
+        raise ArgumentError(
+            f"seed={seed} must be 0 to {_SEEDS - 1}; others would be one of these again"
+        )
+
+
+def check_seconds(name: str, seconds: float) -> None:
+    """Raises `ArgumentError` unless a time limit is above zero and a day at most."""
+    if not 0 < seconds <= 86400:
+        raise ArgumentError(f"{name}={seconds} must be above 0, and 86400 (a day) at most")
+
+
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def memory_bytes() -> int:
+    """Returns the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _masses(text: str | None) -> tuple[tuple[str, float], ...]:

@@ -24,8 +24,8 @@ import numpy as np
 import optax
 
 from thicket_jax.ensembles.combine import combine_rules
-from thicket_jax.errors import check_choice, check_count
-from thicket_jax.experts.population import PRNGS
+from thicket_jax.errors import ArgumentError, check_choice, check_count
+from thicket_jax.experts.leaves import check_useful_rank
 from thicket_jax.scoring.metrics import metric
 from thicket_jax.search.problem import Problem
 from thicket_jax.tasks import task
@@ -52,6 +52,7 @@ from thicket_jax.tasks.images.model import (
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 MOST_PRETRAIN_ITEMS = 8192
+MOST_STEPS = 1_000_000
 
 _RECIPE = 1  # raise when a change here changes a base model, so that cached ones are not used
 _PRNG = "threefry2x32"
@@ -86,26 +87,38 @@ class Options(task.Options):
     test_items: int = 600
     """Held-out items on which base, best expert and ensembles are compared."""
 
+    def check(self) -> None:
+        """Raises `ArgumentError` for what cannot work."""
+        super().check()
+        check_choice("condition", self.condition, CONDITIONS)
+        if check_count("pretrain_steps", self.pretrain_steps) > MOST_STEPS:
+            raise ArgumentError(
+                f"pretrain_steps={self.pretrain_steps} must be {MOST_STEPS} at most"
+            )
+        check_count("validation_items", self.validation_items)
+        if self.pretrain_items is not None:
+            check_count("pretrain_items", self.pretrain_items)
+
 
 def build(options: Options) -> task.Task:
     """Makes the data and the base model.
 
     Raises:
-      ArgumentError: an option has an unknown name or a count below 1.
+      ArgumentError: an option that cannot work.
+      ParameterError: the noise law finds nothing to perturb, or not what it names.
       DataError: the data set is missing, damaged, of another kind, or too small; or the cached
         base model is damaged.
     """
-    check_choice("condition", options.condition, CONDITIONS)
-    check_choice("precision", options.precision, DTYPES)
-    check_choice("prng", options.prng, PRNGS)
-    steps = check_count("pretrain_steps", options.pretrain_steps)
+    options.check()
     counts = _counts(options)
     images = open_images(options.dataset, options.cache_folder() / "tfds")
     splits = split_items(_stream(options, "split"), len(images), _filled(counts, len(images)))
     net = Net(images.shape, images.classes)
+    shapes = jax.eval_shape(net.initialise, jax.random.key(0))
+    check_useful_rank(shapes, options.law())
     dtype = DTYPES[options.precision]
 
-    params, provenance = _base(options, images, splits["pretrain"], net, steps)
+    params, provenance = _base(options, images, splits["pretrain"], net)
     scored = np.concatenate([splits["train"], splits["test"]])
     clean, labels = _clean(images, scored)
     key = _condition_key(options, options.condition)
@@ -133,7 +146,8 @@ def build(options: Options) -> task.Task:
         name="digits",
         model=(
             f"convolutional net, {net.depth} layers of 3×3, {count:,} parameters, {size} images of "
-            f"{options.dataset}, trained {steps} steps on {len(CONDITIONS)} conditions"
+            f"{options.dataset}, trained {options.pretrain_steps} steps on {len(CONDITIONS)} "
+            "conditions"
         ),
         problem=Problem(
             score_fn=score_fn,
@@ -165,12 +179,11 @@ def build(options: Options) -> task.Task:
 
 def _counts(options: Options) -> dict[str, int | None]:
     """Items by split; the order keeps test items the same when the others' numbers change."""
-    pretrain = options.pretrain_items
     return {
-        "test": check_count("test_items", options.test_items),
-        "validation": check_count("validation_items", options.validation_items),
-        "train": check_count("train_items", options.train_items),
-        "pretrain": None if pretrain is None else check_count("pretrain_items", pretrain),
+        "test": options.test_items,
+        "validation": options.validation_items,
+        "train": options.train_items,
+        "pretrain": options.pretrain_items,
     }
 
 
@@ -220,9 +233,10 @@ def _accuracies(
 
 
 def _base(
-    options: Options, images: ImageSet, items: np.ndarray, net: Net, steps: int
+    options: Options, images: ImageSet, items: np.ndarray, net: Net
 ) -> tuple[Params, dict[str, Any]]:
     """θ, and where it comes from: trained now or found in the cache."""
+    steps = options.pretrain_steps
     clean, labels = _clean(images, items)
     digest = hashlib.sha256(np.asarray(clean).tobytes() + np.asarray(labels).tobytes())
     recipe = {

@@ -7,12 +7,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from thicket_jax.errors import DataError, check_choice
+from thicket_jax.errors import ArgumentError, DataError, check_choice
 from thicket_jax.tasks import task
 from thicket_jax.tasks.language import shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.data.splits import Split
+
+MOST_PUZZLES = 2**16
 
 _EXTRACTIONS = ("strict", "flexible")
 
@@ -26,11 +28,28 @@ class Options(shared.Options):
     extraction: str = "strict"
     """strict: the answer stands in <answer> tags; flexible: it may stand elsewhere."""
 
+    def check(self) -> None:
+        """Raises `ArgumentError` for what cannot work."""
+        super().check()
+        check_choice("extraction", self.extraction, _EXTRACTIONS)
+        for name in ("train_items", "test_items"):
+            if self.data is None and getattr(self, name) > MOST_PUZZLES:
+                raise ArgumentError(
+                    f"{name}={getattr(self, name)} must be {MOST_PUZZLES} at most, the puzzles "
+                    "that are generated"
+                )
+
+    def unread(self) -> dict[str, str]:
+        """Returns which options nothing reads beside the others, and why."""
+        found = super().unread()
+        if self.data is None:
+            del found["cache"]  # of the puzzles
+        return found
+
 
 def build(options: Options) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
-    check_choice("extraction", options.extraction, _EXTRACTIONS)
-    if options.data is None and options.test_data is None:
+    if options.data is None:
         from thicket_jax.tasks.language.countdown_dataset import open_puzzles
 
         assert options.test_items is not None

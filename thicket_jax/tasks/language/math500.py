@@ -31,10 +31,14 @@ class Options(shared.Options):
     extraction: str = "strict"
     """strict: the answer is boxed; flexible: it may stand elsewhere. Both are recorded."""
 
+    def check(self) -> None:
+        """Raises `ArgumentError` for what cannot work."""
+        super().check()
+        check_choice("extraction", self.extraction, _EXTRACTIONS)
+
 
 def build(options: Options) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
-    check_choice("extraction", options.extraction, _EXTRACTIONS)
     split = shared.read_split(
         options,
         (("problem", "question"), ("answer", "solution")),

@@ -16,6 +16,7 @@ from thicket_jax.tasks.language import shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 
+_LEAST_MEGABYTES = 64
 _LEAST_SECONDS = 2  # of grading, for each second that a program may run
 
 
@@ -32,18 +33,38 @@ class Options(shared.Options):
     program_megabytes: int = 512
     """Memory that it may take."""
 
+    def check(self) -> None:
+        """Raises `ArgumentError` for what cannot work."""
+        super().check()
+        task.check_seconds("program_seconds", self.program_seconds)
+        task.check_seconds("grade_seconds", self._least_seconds)
+        most = task.memory_bytes() // 2**20
+        if not _LEAST_MEGABYTES <= self.program_megabytes <= max(_LEAST_MEGABYTES, most):
+            raise ArgumentError(
+                f"program_megabytes={self.program_megabytes} must be {_LEAST_MEGABYTES}, which "
+                f"Python itself takes, to {most}, which the machine has"
+            )
+
+    def unread(self) -> dict[str, str]:
+        """Returns which options nothing reads beside the others, and why."""
+        found = super().unread()
+        if self.grade_seconds < self._least_seconds:
+            found["grade_seconds"] = (
+                f"is too short beside --program-seconds {self.program_seconds:g}: give "
+                f"{self._least_seconds:g} or more"
+            )
+        return found
+
+    @property
+    def _least_seconds(self) -> float:
+        """Seconds that grading must be given at least."""
+        return 4 + _LEAST_SECONDS * self.program_seconds
+
 
 def build(options: Options) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
-    if not 0 < options.program_seconds < float("inf") or options.program_megabytes < 64:
-        raise ArgumentError(
-            f"program_seconds={options.program_seconds:g} must be positive and finite, and "
-            f"program_megabytes={options.program_megabytes} at least 64, which Python itself takes"
-        )
-    options = dataclasses.replace(
-        options,
-        grade_seconds=max(options.grade_seconds, 4 + _LEAST_SECONDS * options.program_seconds),
-    )
+    seconds = max(options.grade_seconds, options._least_seconds)
+    options = dataclasses.replace(options, grade_seconds=seconds)
     split = shared.read_split(
         options, (("text", "prompt"), "test_list"), identity=(("text", "prompt"),), ranges=part
     )

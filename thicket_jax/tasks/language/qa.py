@@ -45,20 +45,26 @@ class Options(shared.Options):
         grader = f"{shared.absolute(place)}:{name}"
         return dataclasses.replace(super().resolved(), grader=grader)
 
+    def check(self) -> None:
+        """Raises `ArgumentError` for what cannot work."""
+        super().check()
+        check_choice("extraction", self.extraction, _EXTRACTIONS)
+        if self.grader not in GRADERS and ":" not in self.grader:
+            find(self.grader)  # which says what there is
+
+    def unread(self) -> dict[str, str]:
+        """Returns which options nothing reads beside the others, and why."""
+        found = super().unread()
+        if self.grader in GRADERS and self.grader != "contains-word":
+            found["choices"] = f"is read by the grader contains-word, not by {self.grader}"
+        if self.grader not in _EXTRACTING:
+            found["extraction"] = f"is read by numeric and math, not by {self.grader}"
+        return found
+
 
 def build(options: Options) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
     find(options.grader)
-    if options.choices and options.grader in GRADERS and options.grader != "contains-word":
-        raise ArgumentError(
-            f"--choices is read by the grader contains-word, not by {options.grader}; leave it out"
-        )
-    check_choice("extraction", options.extraction, _EXTRACTIONS)
-    if options.extraction == "strict" and options.grader not in _EXTRACTING:
-        raise ArgumentError(
-            f"--extraction strict is read by numeric and math, not by {options.grader}; leave it "
-            "out"
-        )
     needed = [options.question, options.answer]
     needed += [options.choices] if options.choices else []
     split = shared.read_split(options, tuple(needed), identity=(options.question,))

@@ -33,10 +33,14 @@ class Options(shared.Options):
     reward: str = "exact"
     """What experts are selected by: exact, position or adjacency; only exact orders are right."""
 
+    def check(self) -> None:
+        """Raises `ArgumentError` for what cannot work."""
+        super().check()
+        check_choice("reward", self.reward, _REWARDS)
+
 
 def build(options: Options) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
-    check_choice("reward", options.reward, _REWARDS)
     split = shared.read_split(options, tuple((name, "sentences") for name in _COLUMNS))
     train = {id(row) for row in split.train}
 

@@ -10,13 +10,14 @@ import itertools
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
 
 from thicket_jax.ensembles.combine import combine_rules
-from thicket_jax.errors import ArgumentError, DataError, ScoreError, check_choice, check_count
+from thicket_jax.errors import ArgumentError, DataError, ScoreError, check_count
+from thicket_jax.experts.leaves import check_useful_rank
 from thicket_jax.mapping.devices import memory_bytes
 from thicket_jax.scoring.metrics import metric
 from thicket_jax.scoring.scores import TIMED_OUT, Graded
@@ -28,10 +29,11 @@ from thicket_jax.text.data.rows import Row
 from thicket_jax.text.data.splits import Split, open_split
 from thicket_jax.text.decode import decoder, sampling
 from thicket_jax.text.grading import Graders
-from thicket_jax.text.model import cache_bytes
+from thicket_jax.text.model import abstract, cache_bytes
 from thicket_jax.text.pretrained import Pretrained
 
 _KS = (1, 10, 50)
+_WORKERS_PER_CORE = 8
 _CPU_CACHE_BYTES = 2**24  # of keys and values side by side; more rows only leave the cache
 _ACCELERATOR_SHARE = 0.25  # of its memory for one expert's keys and values
 
@@ -77,6 +79,8 @@ class Options(task.Options):
     allow_test_selection: bool = False
     """Allow experts to be selected on a published test set; the report says so."""
 
+    PRECISIONS: ClassVar[tuple[str, ...]] = ("auto", *DTYPES)
+
     def resolved(self) -> Self:
         """Returns the options with paths made absolute and defaults filled in.
 
@@ -99,7 +103,37 @@ class Options(task.Options):
             k=k,
             test_items=self.train_items if self.test_items is None else self.test_items,
         )
-        _check(found)
+        found.check()
+        return found
+
+    def check(self) -> None:
+        """Raises `ArgumentError` for what cannot work."""
+        super().check()
+        check_count("max_tokens", self.max_tokens)
+        for name in ("rows", "grade_workers"):
+            if getattr(self, name) < 0:
+                raise ArgumentError(f"{name}={getattr(self, name)} must be 0 or more")
+        most = _WORKERS_PER_CORE * task.cores()
+        if self.grade_workers > most:
+            raise ArgumentError(
+                f"grade_workers={self.grade_workers} is more than {most}, {_WORKERS_PER_CORE} for "
+                "each core here"
+            )
+        if not 0 < self.sample_temperature < float("inf"):
+            raise ArgumentError(
+                f"sample_temperature={self.sample_temperature} must be positive and finite"
+            )
+        task.check_seconds("grade_seconds", self.grade_seconds)
+        if not 0 < self.sample_top_p <= 1:
+            raise ArgumentError(f"sample_top_p={self.sample_top_p} must be above 0, and 1 at most")
+
+    def unread(self) -> dict[str, str]:
+        """Returns which options nothing reads beside the others, and why."""
+        found = super().unread()
+        found["cache"] = "keeps nothing: the base has a folder of its own, and no program is kept"
+        if self.data is None:
+            names = ("test_data", "allow_test_selection")
+            found |= dict.fromkeys(names, "belongs to --data")
         return found
 
 
@@ -136,6 +170,8 @@ def build(options: Options, spec: Spec, split: Split) -> task.Task:
       ArgumentError: an option that cannot work.
     """
     config = read_config(options.model)
+    dtype = config.dtype if options.precision == "auto" else options.precision
+    check_useful_rank(abstract(config, dtype)[1], options.law())
     tokenizer = prompts.open_tokenizer(options.model)
     ends = dict.fromkeys((*config.eos_ids, *tokenizer.eos_ids))
     config = dataclasses.replace(config, eos_ids=tuple(i for i in ends if i < config.vocab_size))
@@ -291,21 +327,6 @@ class _Reader:
             columns={**columns, "tokens": lengths.astype(np.float32)},
             texts=texts,
         )
-
-
-def _check(options: Options) -> None:
-    """Raises `ArgumentError` for an option that cannot work; what it needs is there at once."""
-    for name in ("max_tokens", "train_items", "test_items"):
-        check_count(name, getattr(options, name))
-    for name in ("rows", "grade_workers"):
-        if getattr(options, name) < 0:
-            raise ArgumentError(f"{name}={getattr(options, name)} must be 0 or more")
-    check_choice("precision", options.precision, ("auto", *DTYPES))
-    for name in ("sample_temperature", "grade_seconds"):
-        if not 0 < getattr(options, name) < float("inf"):
-            raise ArgumentError(f"{name}={getattr(options, name):g} must be positive and finite")
-    if not 0 < options.sample_top_p <= 1:
-        raise ArgumentError(f"sample_top_p={options.sample_top_p:g} must be above 0, and 1 at most")
 
 
 def _read(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from thicket_jax.errors import ArgumentError, DataError
+from thicket_jax.errors import ArgumentError
 from thicket_jax.tasks import task
 from thicket_jax.tasks.language import shared
 from thicket_jax.tasks.language.shared import base_params as base_params
@@ -48,19 +48,28 @@ class Options(shared.Options):
     chat: bool | None = False
     """Apply the tokenizer's chat template; a story is continued without."""
 
+    def check(self) -> None:
+        """Raises `ArgumentError` for what cannot work."""
+        super().check()
+        assert self.test_items is not None
+        count = len(ANIMALS) * len(NAMES)
+        if self.train_items + self.test_items > count:
+            raise ArgumentError(
+                f"stories has {count} prompts, not {self.train_items} for training and "
+                f"{self.test_items} for testing; lower --train-items or --test-items"
+            )
+
+    def unread(self) -> dict[str, str]:
+        """Returns which options nothing reads beside the others, and why."""
+        names = ("data", "test_data", "allow_test_selection")
+        return super().unread() | dict.fromkeys(names, "is of no use: stories makes its prompts")
+
 
 def build(options: Options) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
-    if options.data is not None or options.test_data is not None:
-        raise ArgumentError("stories makes its own prompts; leave out --data and --test-data")
     assert options.test_items is not None
     rows = [{"animal": animal, "name": name} for animal in ANIMALS for name in NAMES]
-    if options.train_items + options.test_items > len(rows):
-        raise DataError(
-            f"stories has {len(rows)} prompts, not {options.train_items} for training and "
-            f"{options.test_items} for testing; lower --train-items or --test-items"
-        )
-    order = np.random.default_rng(options.seed % 2**64).permutation(len(rows))
+    order = np.random.default_rng(options.seed).permutation(len(rows))
     train = [rows[i] for i in order[: options.train_items]]
     test = [rows[i] for i in order[len(order) - options.test_items :]]
     split = Split(train, test, (), {"split": f"permutation of seed {options.seed}"})

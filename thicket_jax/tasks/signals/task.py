@@ -24,7 +24,8 @@ import numpy as np
 import optax
 
 from thicket_jax.ensembles.combine import combine_rules
-from thicket_jax.errors import check_choice, check_count
+from thicket_jax.errors import ArgumentError, check_choice
+from thicket_jax.experts.leaves import check_useful_rank
 from thicket_jax.scoring.metrics import metric
 from thicket_jax.search.problem import Problem
 from thicket_jax.tasks import task
@@ -46,6 +47,7 @@ from thicket_jax.tasks.signals.model import (
 )
 
 FUTURE = 60
+MOST_ITEMS = 2**20
 PRETRAINS = (*SAMPLED, *INITIALISATIONS)
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -81,20 +83,37 @@ class Options(task.Options):
         default = 0.05 if self.pretrain in INITIALISATIONS else 0.002
         return dataclasses.replace(self, sigma=(default,))
 
+    def check(self) -> None:
+        """Raises `ArgumentError` for what cannot work."""
+        super().check()
+        check_choice("pretrain", self.pretrain, PRETRAINS)
+        check_choice("target", self.target, SIGNALS)
+        for name in ("train_items", "test_items"):
+            if getattr(self, name) > MOST_ITEMS:
+                raise ArgumentError(f"{name}={getattr(self, name)} must be {MOST_ITEMS} at most")
+
+    def unread(self) -> dict[str, str]:
+        """Returns which options nothing reads beside the others, and why."""
+        found = super().unread()
+        if self.pretrain in INITIALISATIONS:
+            found["cache"] = "keeps nothing: the base is untrained, and no program is kept"
+        return found
+
 
 def build(options: Options) -> task.Task:
     """Makes the signals and the base model.
 
     Raises:
-      ArgumentError: an option has an unknown name or a count below 1.
+      ArgumentError: an option that cannot work.
+      ParameterError: the noise law finds nothing to perturb, or not what it names.
       DataError: the cached base model is damaged, or the cache folder cannot be written.
     """
-    check_choice("pretrain", options.pretrain, PRETRAINS)
-    check_choice("target", options.target, SIGNALS)
-    check_choice("precision", options.precision, DTYPES)
+    options.check()
+    shapes = jax.eval_shape(lambda: initialise(jax.random.key(0), "xavier"))
+    check_useful_rank(shapes, options.law())
     dtype = DTYPES[options.precision]
-    train = _sequences(options, "train", check_count("train_items", options.train_items))
-    test = _sequences(options, "test", check_count("test_items", options.test_items))
+    train = _sequences(options, "train", options.train_items)
+    test = _sequences(options, "test", options.test_items)
     params, provenance = _base(options)
     shape = "-".join(str(width) for width in WIDTHS)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
