@@ -21,6 +21,7 @@ from thicket_jax.errors import RunError
 from thicket_jax.experts.leaves import leaf_paths
 from thicket_jax.runs import interrupts
 
+_SHOWN, _BEFORE = 60, 24  # characters of a long text: in all, and before what differs
 TEMPORARY = ".tmp"
 """Ending of a file that is being written."""
 
@@ -170,9 +171,26 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
             place = f"{name}.{key}" if name else str(key)
             found += differences(old.get(key), new.get(key), place)
         return found
-    return [] if old == new else [f"{name} was {_short(old)}, is now {_short(new)}"]
+    if old == new:
+        return []
+    was, now = apart(json.dumps(old), json.dumps(new))
+    return [f"{name} was {was}, is now {now}"]
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:24] + "…" + text[-8:]
+def apart(first: str, second: str) -> tuple[str, str]:
+    """Returns two texts as a line can show them: long ones from shortly before they differ.
+
+    Texts that are not equal never look equal.
+
+    >>> apart("0" * 99 + "17", "0" * 99 + "18")
+    ('…00000000000000000000000017', '…00000000000000000000000018')
+    """
+    pairs = enumerate(zip(first, second, strict=False))
+    same = next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
+    begin = max(0, same - _BEFORE) if max(len(first), len(second)) > _SHOWN else 0
+
+    def shown(text: str) -> str:
+        end = begin + _SHOWN
+        return ("…" if begin else "") + text[begin:end] + ("…" if end < len(text) else "")
+
+    return shown(first), shown(second)

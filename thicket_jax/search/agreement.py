@@ -13,7 +13,7 @@ import numpy as np
 from thicket_jax.errors import RunError
 from thicket_jax.experts.population import Population
 from thicket_jax.mapping.devices import of_everyone
-from thicket_jax.runs.files import fingerprint, plain_json
+from thicket_jax.runs.files import apart, fingerprint, plain_json
 from thicket_jax.search.problem import Problem, Settings
 
 
@@ -37,7 +37,7 @@ def disagreements(everyone: Sequence[Mapping[str, Any]]) -> list[str]:
         values = [json.dumps(facts.get(name)) for facts in flat]
         other = next((p for p, value in enumerate(values) if value != values[0]), None)
         if other is not None:
-            first, second = _short(values[0]), _short(values[other])
+            first, second = apart(values[0], values[other])
             found.append(f"{name} is {first} in process 0 and {second} in process {other}")
     return found
 
@@ -86,7 +86,3 @@ def _name(function: Any) -> str | None:
     if function is None:
         return None
     return str(getattr(function, "__qualname__", type(function).__qualname__))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:24] + "…" + text[-8:]

@@ -150,8 +150,8 @@ def compare(
         row = {"name": name, "score": found[name], "logged": wanted, "tolerance": tolerance}
         if not abs(found[name] - wanted) <= tolerance:
             raise RunError(
-                f"{name} scores {found[name]:g} in the plane and {wanted:g} in the log; the base, "
-                "the data or the platform is not that of the run"
+                f"{name} scores {found[name]:.9g} in the plane and {wanted:.9g} in the log; the "
+                "base, the data or the platform is not that of the run"
             )
         rows.append(row)
     return rows

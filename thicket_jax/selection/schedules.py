@@ -87,7 +87,7 @@ def halving_schedule(num: int, items: int, k: int, budget: float, rounds: int = 
     if rounds == 1:
         least, advice = 1, "use 1, or more rounds"
     raise ArgumentError(
-        f"budget={budget:g} is too small for {N} experts, {B} items and k={K}: every expert on one "
+        f"budget={budget} is too small for {N} experts, {B} items and k={K}: every expert on one "
         f"item and {K} on all take {least:.3g} of the outcomes; {advice}"
     )
 
@@ -140,8 +140,7 @@ def check_share(name: str, value: float) -> float:
     """Returns a share as a float; anything but a number above 0 and at most 1 is an error."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 < value <= 1:
-        shown = f"{value:g}" if number else repr(value)
-        raise ArgumentError(f"{name}={shown} must be above 0, and 1 at most")
+        raise ArgumentError(f"{name}={value!r} must be above 0, and 1 at most")
     return float(value)
 
 
