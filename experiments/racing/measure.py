@@ -25,7 +25,7 @@ WAYS: dict[str, racing.Rule | None] = {
     SMALLER: halving.Halving(0.06),
     "race, 0.05": race.Race(0.05),
 }
-"""By name, with the budget of a halving and the probability of error of a race."""
+"""By name, with the budget of a halving and δ of a race, an error probability given bounds."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from classifier import batch, correct, logits, params
 
+from experiments.common import command
 from thicket_jax.ensembles.combine import combine_rules
 from thicket_jax.scoring.metrics import metric
 from thicket_jax.search.problem import Problem
@@ -67,3 +68,19 @@ def test_the_experiment_measures_every_way_and_goes_on_where_it_stopped(
     assert "has runs of other settings: cases.digits.k was 2, is now 10; " in error
     assert main([*words, "--tasks", "cubes"]) == 2
     assert "tasks='cubes' is unknown" in capsys.readouterr().err
+
+
+def test_nothing_that_is_stored_gives_a_race_without_bounds_a_probability():
+    """The table was measured by a release that did."""
+    folder = command.EXPERIMENTS / "racing"
+    table = json.loads((folder / "results" / "table.json").read_text())
+    races = [way["guarantee"] for run in table["runs"] for way in run["ways"].values()]
+    races = [race for race in races if race is not None]
+    assert {race["bounds"] is None for race in races} == {True, False}
+    for race in races:
+        assert ("A heuristic" in race["sentence"]) == (race["bounds"] is None)
+        assert ("robability" in race["sentence"]) == (race["delta"] is not None)
+    for name in ("README.md", "results/table.md"):
+        text = (folder / name).read_text()
+        assert text.count("robability at least") == text.count("Outcomes lie between 0 and 1") == 2
+        assert text.count("A heuristic, without any guarantee") == 1

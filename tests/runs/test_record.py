@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from reported_runs import ARRAYS, arrays, record, save, write
 
+from thicket_jax.cli.main import main
 from thicket_jax.errors import RunError
 from thicket_jax.runs import record as run_record
 
@@ -108,3 +109,38 @@ def test_unfinished_and_absent_runs(tmp_path):
         run_record.load(folder)
     with pytest.raises(RunError, match="nowhere is not a run directory"):
         run_record.load(tmp_path / "nowhere")
+
+
+def raced(delta, bounds, sentence, stopped=2):
+    """A run whose race stopped two of its experts."""
+    run = record()
+    for row, seen in zip(run.experts["experts"], (4, 2, 4, 4, 2), strict=True):
+        row.update(items=seen, base=0.5 if seen == 4 else 1.0)
+    run.train[1, 2:] = np.nan
+    run.experts["experts"][1]["score"] = 0.5
+    for rank, i in enumerate((2, 0, 3, 1, 4)):
+        run.experts["experts"][i]["rank"] = rank
+    guarantee = {"delta": delta, "bounds": bounds, "comparisons": 6, "stopped": stopped}
+    rounds = [{"experts": 5, "start": 0, "stop": 2}, {"experts": 3, "start": 2, "stop": 4}]
+    run.config["task"] = "mine"
+    run.experts["selection"] = {
+        "rule": "race", "delta": 0.05, "bounds": bounds, "rounds": rounds, "evaluations": 16,
+        "share": 0.8, "guarantee": {**guarantee, "sentence": sentence},
+    }  # fmt: skip
+    return run
+
+
+@pytest.mark.parametrize("delta", [0.05, None], ids=["as release 0.2.0 stored it", "as now"])
+def test_a_race_without_bounds_is_a_heuristic_wherever_its_run_is_shown(delta, tmp_path, capsys):
+    """Also a run that says otherwise, as it was made before."""
+    said = "With probability at least 0.95, the 3 kept experts are the best. On a condition."
+    for bounds, stopped in ((None, 2), ([0.0, 1.0], 2), (None, 0)):
+        folder = tmp_path / f"{bounds}{stopped}"
+        write(raced(delta, bounds, said, stopped), folder)
+        assert main(["report", str(folder)]) == 0
+        shown = [capsys.readouterr().out]
+        shown += [(folder / x).read_text() for x in ("results.json", "report.md", "report.html")]
+        for text in shown:
+            assert ("heuristic" in text) == (bounds is None and stopped > 0)
+            assert ("robability at least" in text) == (bounds is not None)
+            assert ("Nothing could be stopped" in text) == (not stopped)

@@ -16,6 +16,7 @@ from thicket_jax.errors import ArgumentError, RunError
 from thicket_jax.runs import consistency, digests, strings
 from thicket_jax.runs.files import read_json
 from thicket_jax.scoring import metrics
+from thicket_jax.selection.race import restated
 
 _ARRAYS = (
     "train",
@@ -137,12 +138,19 @@ class RunRecord:
     @property
     def selection(self) -> dict[str, Any] | None:
         """How experts were selected in rounds; None where each was scored on every item."""
-        return self.experts.get("selection")
+        stored: dict[str, Any] | None = self.experts.get("selection")
+        seen = None if stored is None else [row["items"] for row in self.experts["experts"]]
+        if not stored or not seen or not stored.get("guarantee"):
+            return stored
+        guarantee = restated(
+            stored["guarantee"], len(seen), max(seen), max(self.config["options"]["k"])
+        )
+        return {**stored, "guarantee": guarantee}
 
     @property
     def items_seen(self) -> np.ndarray | None:
         """int [N], the items of each expert's score; None where each was scored on every item."""
-        if self.selection is None:
+        if "selection" not in self.experts:
             return None
         return np.array([row["items"] for row in self.experts["experts"]], np.int64)
 

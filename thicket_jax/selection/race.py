@@ -4,7 +4,7 @@ With bounds of an outcome that is certain up to a probability; without, it is a 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -96,7 +96,9 @@ class Race:
 
         Without bounds that is nothing, unless nobody was stopped.
         """
-        stopped = int((seen < items).sum())
+        return self._guarantee(num, items, k, int((seen < items).sum()))
+
+    def _guarantee(self, num: int, items: int, k: int, stopped: int) -> Guarantee:
         best = f"the {k} kept experts are the best {k} of all {num:,} on all {items:,} items"
         if not stopped:
             sentence = (
@@ -134,6 +136,22 @@ class Race:
             "delta": self.delta,
             "bounds": None if self.bounds is None else list(self.bounds),
         }
+
+
+def restated(stored: Mapping[str, Any], num: int, items: int, k: int) -> dict[str, Any]:
+    """Returns a race's guarantee, JSON values, in the words of this release.
+
+    Release 0.2.0 gave a race without bounds a probability, on a condition; it is a heuristic.
+
+    Args:
+      stored: as `SelectionResult.to_json` has it.
+      num: of the experts.
+      items: that an expert can see.
+      k: experts kept.
+    """
+    delta = DELTA if stored["delta"] is None else stored["delta"]
+    said = Race.checked(delta, stored["bounds"])._guarantee(num, items, k, stored["stopped"])
+    return {**stored, "delta": said.delta, "sentence": said.sentence}
 
 
 def race(
