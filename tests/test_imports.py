@@ -21,7 +21,8 @@ DIRECTION = (
 )
 # Inside a package likewise. A name that ends in a slash is a package in it.
 INSIDE = {
-    "experts": "threefry laws low_rank noise states leaves scales population perturbation planes",
+    "experts": "threefry laws low_rank noise states leaves scales population perturbation rounding "
+    "planes",
     "mapping": "devices placement functions interpreter factored_parts factored_views "
     "factored_rules implicit usage programs blocks",
     "scoring": "metrics scores layouts scorer pieces resuming calibration",
@@ -36,8 +37,8 @@ INSIDE = {
     "text": "rope rope_config config_fields config model decode tensor_files checkpoints pretrained tokenizer "
     "prompts data/ sandbox/ grading/ graders/",
     "tasks": "task registry base_model quiet signals/ images/ language/",
-    "cli": "options parsing machine compiled progress tasks report run density landscape export "
-    "main __main__",
+    "cli": "options parsing checks machine compiled progress tasks report run density landscape "
+    "export main __main__",
     "text/data": "rows files splits",
     "text/sandbox": "syscalls limits values runner program sandbox",
     "text/grading": "pool grading __init__ worker",
@@ -175,7 +176,8 @@ def test_no_private_jax_no_environment_no_print(name):
     tree = TREES[name]
     assert not [m for m, n in imports(tree) if "_src" in m.split(".") or n == "_src"]
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    assert not attributes & {"_src", "environ", "environb", "getenv", "putenv"}
+    read = {"environ"} if name == "cli/machine.py" else set()  # where the user's cache is
+    assert not attributes & {"_src", "environ", "environb", "getenv", "putenv"} - read
     assert not {n for m, n in imports(tree) if m == "os"} - {None, "PathLike"}
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert "print" not in names or name.startswith("cli/")

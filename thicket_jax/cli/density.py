@@ -11,7 +11,13 @@ from typing import Annotated, Any
 
 from thicket_jax.cli import progress
 from thicket_jax.cli.checks import check_search, unread_of_search
-from thicket_jax.cli.machine import start_devices, stored_options, tell_of_digests, working
+from thicket_jax.cli.machine import (
+    start_devices,
+    stored_options,
+    tell_of_digests,
+    with_cache,
+    working,
+)
 from thicket_jax.cli.options import Machine
 from thicket_jax.cli.parsing import asks_help, check_read, given, help_is_fine, parse
 from thicket_jax.cli.run import search_task
@@ -227,8 +233,10 @@ def _rehearse(request: Request, waiting: Sequence[str], tell: progress.Say) -> N
             config = files.read_json(request.out / name / "config.json", ("fingerprints",))
             prints[name] = config["fingerprints"]["params"]
             continue
-        tell(f"{name}: looking at its base model and data")
-        built = registry.module(task).build(request.options[name])
+        with progress.Progress(tell, name=name) as shown:
+            shown.phase("looking at its base model and data")
+            options = with_cache(request.options[name])
+            built = registry.module(task).build(options, shown.phase)
         if built.close is not None:
             built.close()
         prints[name] = files.fingerprint(built.problem.params)

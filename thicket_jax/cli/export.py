@@ -4,7 +4,7 @@ import functools
 import pathlib
 
 from thicket_jax.cli import progress
-from thicket_jax.cli.machine import stored_options, tell_of_digests, working
+from thicket_jax.cli.machine import stored_options, tell_of_digests, with_cache, working
 from thicket_jax.cli.options import ExportOptions
 from thicket_jax.cli.parsing import help_is_fine, parse, take_name
 from thicket_jax.errors import ArgumentError, check_count
@@ -18,7 +18,9 @@ def export(words: list[str]) -> None:
         options = parse(ExportOptions, rest, "thicket export RUN")
         if (options.rank is None) == (options.merge is None):
             raise ArgumentError("thicket export takes either --rank or --merge")
-        check_count("rank" if options.merge is None else "merge", options.rank or options.merge)
+        for name, value in (("rank", options.rank), ("merge", options.merge)):
+            if value is not None:
+                check_count(name, value)
         progress.show(f"wrote {_write(pathlib.Path(folder), options)}")
 
 
@@ -33,12 +35,14 @@ def _write(run_dir: pathlib.Path, options: ExportOptions) -> pathlib.Path:
     experts = export.load_population(run_dir)
     export.check_wanted(run_dir, experts, to, rank=options.rank, merge=options.merge)
     tell_of_digests(run_dir, progress.say)
-    stored = stored_options(run_dir, config)
+    stored = with_cache(stored_options(run_dir, config))
     module = registry.module(config["task"])
-    if hasattr(module, "base_params"):
-        params = module.base_params(stored)
-    else:
-        params = module.build(stored).problem.params
+    with progress.Progress(progress.say) as shown:
+        shown.phase("preparing the base model")
+        if hasattr(module, "base_params"):
+            params = module.base_params(stored)
+        else:
+            params = module.build(stored, shown.phase).problem.params
     save = getattr(module, "save", None)
     save = None if save is None else functools.partial(save, stored)
     with working(f"{run_dir} is as it was"):

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from thicket_jax.cli import progress
 from thicket_jax.cli.checks import check_machine, unread_of_machine
-from thicket_jax.cli.machine import start_devices, stored_options, tell_of_digests, working
+from thicket_jax.cli.machine import (
+    start_devices,
+    stored_options,
+    tell_of_digests,
+    with_cache,
+    working,
+)
 from thicket_jax.cli.options import Machine
 from thicket_jax.cli.parsing import (
     asks_help,
@@ -165,8 +171,9 @@ def _score_all(
 
     scored, plane, where = [], None, None
     for run, record, name in zip(runs, records, _names(runs), strict=True):
-        tell(f"{name}: preparing the base model and the data")
-        task = _build(run, record, options)
+        with progress.Progress(tell, name=name) as shown:
+            shown.phase("preparing the base model and the data")
+            task = _build(run, record, options, shown.phase)
         try:
             if plane is None:
                 plane = _plane(task.problem.params, experts, options)
@@ -238,12 +245,12 @@ def _check_bases(runs: list[pathlib.Path], records: "list[RunRecord]") -> None:
             )
 
 
-def _build(run: pathlib.Path, record: "RunRecord", options: Options) -> Any:
+def _build(run: pathlib.Path, record: "RunRecord", options: Options, tell: progress.Say) -> Any:
     """The run's task again; its base and its items must be those of the run."""
     stored = stored_options(run, record.config)
     if options.cache is not None:
         stored = dataclasses.replace(stored, cache=options.cache)
-    task = registry.module(record.config["task"]).build(stored)
+    task = registry.module(record.config["task"]).build(with_cache(stored), tell)
     prints = record.config["fingerprints"]
     for what, tree in (("params", task.problem.params), ("train", task.problem.train)):
         if files.fingerprint(tree) != prints[what]:
@@ -324,6 +331,7 @@ def _score(
         "task": {k: record.config[k] for k in ("task", "options", "fingerprints", "versions")},
     }
     with progress.Progress(tell, "point", name) as shown:
+        shown.phase(f"compiling, and scoring {len(population)} points")
         scores = landscapes.score_grid(scorer, plane, where, folder / name, identity, shown.points)
     values = np.where(scores.failed, np.nan, scores.values.astype(np.float64))
     base = where.marked(values)[landscapes.BASE]

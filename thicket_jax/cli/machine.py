@@ -10,7 +10,7 @@ from typing import Any
 
 from thicket_jax.cli.options import Machine
 from thicket_jax.errors import ArgumentError, RunError, ThicketError
-from thicket_jax.tasks import registry
+from thicket_jax.tasks import registry, task
 
 _CPU_DEVICES = 8
 _RELATIVE = "run:"  # before an option that is a path from the run directory
@@ -41,6 +41,18 @@ def start_devices(machine: Machine) -> None:
             f"--cpu-devices {machine.cpu_devices} cannot be had: JAX has {len(found)} "
             f"{found[0].platform} device(s) here already; leave it out"
         )
+
+
+def with_cache(options: Any) -> Any:
+    """Returns a task's options with the folder for base models and compiled programs filled in.
+
+    It is part of no record. Without --cache it is that of the XDG Base Directory Specification, in
+    which a path that is not absolute does not count.
+    """
+    user = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if options.cache is not None or not user.is_absolute():
+        return options
+    return dataclasses.replace(options, cache=str(user / task.CACHE))
 
 
 _OWN = ("process_id", "coordinator", "quiet")  # what a process may have for itself

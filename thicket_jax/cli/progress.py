@@ -1,6 +1,7 @@
 """What a command says while it works."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from thicket_jax.runs import strings
 
 if TYPE_CHECKING:
     from thicket_jax.search.problem import SearchProgress
+
+SECONDS_OF_SILENCE = 30.0
 
 Say = Callable[[str], None]
 """Takes a line for people; results do not go this way."""
@@ -30,10 +33,11 @@ def quiet(text: str) -> None:
 
 
 class Progress:
-    """Shows how far scoring is: a bar on a terminal, a line every tenth elsewhere.
+    """Shows what is done and how far it is: a bar on a terminal, a line every tenth elsewhere.
 
     Called with a search's own record, or, by `points`, with counts alone; both are told where they
-    begin before anything is scored.
+    begin before anything is scored. What has nothing to count is a `phase`. Where nothing was said
+    for half a minute, inside of `with`, a line says that it goes on.
     """
 
     def __init__(self, tell: Say, unit: str = "expert", name: str = "") -> None:
@@ -44,21 +48,38 @@ class Progress:
         self.stage, self.tokens = "", 0
         self.began: float | None = None
         self.first, self.tenth = 0, -1
+        self.doing, self.counted = "", ""
+        self.since = self.said = time.monotonic()
+        self._ended = threading.Event()
+        self._watcher: threading.Thread | None = None
 
     def __enter__(self) -> "Progress":
         """Returns it; leaving closes the bar."""
+        if self.tell is not quiet:
+            self._watcher = threading.Thread(target=self._watch, daemon=True)
+            self._watcher.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Closes the bar."""
+        self._ended.set()
+        if self._watcher is not None:
+            self._watcher.join()
         self._close()
+
+    def phase(self, text: str) -> None:
+        """Says what begins now."""
+        self._close()
+        self._begin(text)
+        self._say(text)
 
     def __call__(self, now: "SearchProgress") -> None:
         """Shows how far a search is."""
         if now.stage != self.stage:
             self._close()
             self.stage, self.tokens = now.stage, now.tokens or 0
-            self.began, self.tenth = None, -1
+            self.unit = now.unit
+            self._begin(now.stage)
             self._say(f"{now.stage}: {now.total} {self.unit}s")
         tokens = (now.tokens or 0) - self.tokens
         seen = [f"{tokens / self._seconds():,.0f} tokens/s"] if tokens else []
@@ -70,7 +91,24 @@ class Progress:
         """Shows how far a landscape is."""
         self._show(done, total, ())
 
+    def _begin(self, doing: str) -> None:
+        self.doing, self.counted, self.since = doing, "", time.monotonic()
+        self.began, self.tenth = None, -1
+
+    def _watch(self) -> None:
+        """Says every half minute in which nothing was said that the work goes on."""
+        while not self._ended.wait(min(1.0, SECONDS_OF_SILENCE)):
+            now = time.monotonic()
+            if now - self.said < SECONDS_OF_SILENCE:
+                continue
+            if self.bar is not None:
+                self.said = now
+                self.bar.refresh()
+            elif self.doing:
+                self._say(f"still {self.doing}{self.counted}, {now - self.since:.0f} s")
+
     def _show(self, done: int, total: int, seen: Sequence[str]) -> None:
+        self.counted = f", {done}/{total} {self.unit}s"
         if self.began is None:
             self.began, self.first = time.monotonic(), done
             if done:
@@ -100,6 +138,7 @@ class Progress:
             self.bar = None
 
     def _say(self, text: str) -> None:
+        self.said = time.monotonic()
         self.tell(f"{self.name}: {text}" if self.name else text)
 
     def _seconds(self) -> float:

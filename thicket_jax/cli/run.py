@@ -19,6 +19,7 @@ from thicket_jax.cli.machine import (
     recorded,
     start_devices,
     stored_options,
+    with_cache,
     without_paths,
     working,
 )
@@ -73,7 +74,7 @@ def _parse(name: str, words: list[str]) -> Any:
 
 def resume(words: list[str]) -> None:
     """Goes on with an interrupted run."""
-    from thicket_jax.runs import digests, files
+    from thicket_jax.runs import digests, files, log
     from thicket_jax.search import manifest
 
     with help_is_fine():
@@ -81,6 +82,7 @@ def resume(words: list[str]) -> None:
         machine = parse(Machine, rest, "thicket resume RUN")
         check_read(rest, unread_of_machine(machine))
         run_dir = pathlib.Path(folder)
+        log.check_born(run_dir)
         config = files.read_json(run_dir / "config.json", ("task", "options"))
         manifest.check_unfinished(run_dir)
         digests.check_unfinished(run_dir)
@@ -141,11 +143,13 @@ def search_task(
     first = jax.process_index() == 0
     experts = _population(options)
     tell = progress.quiet if machine.quiet or not first else progress.say
-    tally = compiled.keep(options.cache_folder()) if machine.compile_cache else None
-    tell(f"{name}: preparing the base model and the data")
+    placed = with_cache(options)
+    tally = compiled.keep(placed.cache_folder()) if machine.compile_cache else None
     began = time.monotonic()
     module = registry.module(name)
-    built = module.build(options)
+    with progress.Progress(tell) as shown:
+        shown.phase(f"{name}: preparing the base model and the data")
+        built = module.build(placed, shown.phase)
     setup = time.monotonic() - began
     about = {
         "task": name,
@@ -155,7 +159,7 @@ def search_task(
         "command": without_paths(command),
         "task_provenance": without_paths(built.provenance),
     }
-    tell(f"{name}: base ready in {setup:.1f} s; scoring {options.num} experts into {run_dir}")
+    tell(f"{name}: base ready in {setup:.1f} s; the run is {run_dir}")
     hint = f"what is scored is kept; go on with: thicket resume {run_dir}"
     try:
         with working(hint), progress.Progress(tell) as shown:
@@ -170,6 +174,7 @@ def search_task(
                 run_dir=run_dir,
                 resume=resume,
                 on_progress=shown,
+                on_phase=shown.phase,
                 draw=getattr(module, "draw", None),
                 setup_seconds=setup,
                 rule=rule,

@@ -183,7 +183,7 @@ def apart(first: str, second: str) -> tuple[str, str]:
     Texts that are not equal never look equal.
 
     >>> apart("0" * 99 + "17", "0" * 99 + "18")
-    ('…00000000000000000000000017', '…00000000000000000000000018')
+    ('…0000000000000000000000017', '…0000000000000000000000018')
     """
     pairs = enumerate(zip(first, second, strict=False))
     same = next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))

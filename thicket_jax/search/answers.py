@@ -8,7 +8,7 @@ B test items, C classes.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -97,6 +97,7 @@ def answer(
     scores: Scores,
     kept: Population,
     scorer: ScorerProtocol,
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Returns everybody's answers on the test items, as fields of `RunRecord`; {} without a test.
 
@@ -106,12 +107,13 @@ def answer(
       scores: of all N.
       kept: the best K, best first.
       scorer: what scored them.
+      tell: called with (answers read, of how many), where the host reads them.
 
     Raises:
       ScoreError: what `problem.answering` reads does not fit together.
     """
     if problem.answering is not None:
-        return _read_on_host(problem.answering, experts, kept, scorer)
+        return _read_on_host(problem.answering, experts, kept, scorer, tell)
     if problem.predict_fn is None or problem.test is None:
         return {}
     unselected = np.sort(ranking(scores)[len(kept) :])
@@ -130,14 +132,26 @@ def answer(
 
 
 def _read_on_host(
-    how: Answering, experts: Population, kept: Population, scorer: ScorerProtocol
+    how: Answering,
+    experts: Population,
+    kept: Population,
+    scorer: ScorerProtocol,
+    tell: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Reads outputs call by call: memory is one call's, M×B answers, and (K + 1)×B texts."""
     K = len(kept)
     everyone = kept + unperturbed(kept) + random_control(experts, kept)
-    found = [_read(how, how.pieces, everyone, scorer, K + 1)]
+    done, total = 0, sum(how.sizes) * (len(everyone) + (K if how.sampled else 0))
+    tell(done, total)
+
+    def count(answers: int) -> None:
+        nonlocal done
+        done += answers
+        tell(done, total)
+
+    found = [_read(how, how.pieces, everyone, scorer, K + 1, count)]
     if how.sampled:
-        found.append(_read(how, how.sampled, base_samples(kept, K), scorer, 0))
+        found.append(_read(how, how.sampled, base_samples(kept, K), scorer, 0, count))
     strings = np.concatenate([part.answers for part in found if part.answers is not None])
     outcomes = np.concatenate([part.items for part in found])
     # A model that broke down on an item has no answer there.
@@ -190,8 +204,12 @@ def _read(
     experts: Population,
     scorer: ScorerProtocol,
     with_texts: int,
+    count: Callable[[int], None],
 ) -> Graded:
-    """What the experts answer to all pieces; texts of the first `with_texts` of them."""
+    """What the experts answer to all pieces; texts of the first `with_texts` of them.
+
+    `count` is told of the answers as they come.
+    """
     whole = []
     for number, piece in enumerate(pieces):
         parts = []
@@ -206,6 +224,7 @@ def _read(
                 )
             texts = None if part.texts is None else part.texts[: max(0, with_texts - chunk.start)]
             parts.append(dataclasses.replace(part, texts=texts))
+            count(part.items.size)
         whole.append(_joined(parts, 0))
     return _joined(whole, 1)
 

@@ -116,15 +116,18 @@ def _execute(
     begins("scoring the base")
     with _what_is_kept(log):
         base = _score_base(scorer, experts, log)
+        if settings.rule is None:
+            begins(f"scoring {len(experts)} experts")
         tell = _teller(problem, settings, base)
         scores, raced, score_seconds = _score(scorer, experts, base, log, problem, settings, tell)
     kept = top_k(experts, scores, max(settings.k))
 
-    if problem.test is not None or problem.answering is not None:
+    if problem.test is not None:
         begins("answering the test items")
     began = time.monotonic()
     with _what_is_kept(log):
-        answers = test_answers.answer(problem, experts, scores, kept, scorer)
+        answered = _answer_teller(settings)
+        answers = test_answers.answer(problem, experts, scores, kept, scorer, answered)
     timing = {
         "setup_s": settings.setup_seconds,
         "compile_s": scorer.expert_map.compile_seconds,
@@ -262,6 +265,18 @@ def _teller(problem: Problem, settings: Settings, base: Scores) -> _Tell:
                 tokens=int(scored.tokens) if "tokens" in base.columns else None,
                 stage=stage,
             )
+            settings.on_progress(now)
+
+    return tell
+
+
+def _answer_teller(settings: Settings) -> Callable[[int, int], None]:
+    """Returns `tell(answers read, of how many)`, for who asked how far the search is."""
+
+    def tell(done: int, total: int) -> None:
+        if settings.on_progress is not None:
+            stage = "answering the test items"
+            now = SearchProgress(done, total, None, None, None, stage, "answer")
             settings.on_progress(now)
 
     return tell

@@ -79,7 +79,9 @@ class SearchProgress:
       base: the base's score, in the metric's unit; None if it failed.
       tokens: generated in this process for the experts scored now; None where the grade records
         no column `tokens`.
-      stage: which round this is, in words; empty where every expert is scored on everything.
+      stage: which round this is, or that test items are answered, in words; empty where every
+        expert is scored on everything.
+      unit: what is counted.
     """
 
     done: int
@@ -88,6 +90,7 @@ class SearchProgress:
     base: float | None
     tokens: int | None
     stage: str = ""
+    unit: str = "expert"
 
 
 @dataclasses.dataclass(frozen=True)

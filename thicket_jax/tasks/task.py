@@ -4,7 +4,8 @@ A task module has:
 
 * `Options`, a frozen dataclass that extends `tasks.Options`: the task's own command-line
   options, with its defaults for the common ones;
-* `build(options) -> Task`: makes the data and the base parameters;
+* `build(options, tell=quiet) -> Task`: makes the data and the base parameters, and tells what
+  takes long when it begins;
 * optionally `draw(record, folder) -> list[tuple[str, str]]`: figures of its own, from the run
   record alone, returned as (file name, caption);
 * optionally `base_params(options)`: θ alone, where it costs less than `build`; and
@@ -25,6 +26,7 @@ from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import PRNGS, check_num, check_sigmas
 from thicket_jax.search.problem import Problem, check_ks
 
+CACHE = "thicket_jax"
 _SEEDS = 2**32  # JAX takes a seed's lowest 32 bits: any other one is one of these again
 _OUTCOME_BYTES = 4
 
@@ -130,15 +132,19 @@ class Options:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     def cache_folder(self) -> pathlib.Path:
-        """Returns the folder for base models and prepared data sets.
-
-        Without --cache it is that of the XDG Base Directory Specification, in which a path that is
-        not absolute does not count.
-        """
+        """Returns the folder for base models and prepared data sets."""
         if self.cache is not None:
             return pathlib.Path(self.cache).expanduser().resolve()
-        user = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
-        return (user if user.is_absolute() else pathlib.Path.home() / ".cache") / "thicket_jax"
+        return pathlib.Path.home() / ".cache" / CACHE
+
+
+Tell = Callable[[str], None]
+"""Takes a line on what begins now."""
+
+
+def quiet(text: str) -> None:
+    """Says nothing."""
+    del text
 
 
 def check_seed(seed: int) -> None:

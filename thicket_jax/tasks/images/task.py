@@ -100,7 +100,7 @@ class Options(task.Options):
             check_count("pretrain_items", self.pretrain_items)
 
 
-def build(options: Options) -> task.Task:
+def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     """Makes the data and the base model.
 
     Raises:
@@ -111,6 +111,7 @@ def build(options: Options) -> task.Task:
     """
     options.check()
     counts = _counts(options)
+    tell(f"looking for the data set {options.dataset}, or preparing it")
     images = open_images(options.dataset, options.cache_folder() / "tfds")
     splits = split_items(_stream(options, "split"), len(images), _filled(counts, len(images)))
     net = Net(images.shape, images.classes)
@@ -118,7 +119,7 @@ def build(options: Options) -> task.Task:
     check_useful_rank(shapes, options.law())
     dtype = DTYPES[options.precision]
 
-    params, provenance = _base(options, images, splits["pretrain"], net)
+    params, provenance = _base(options, images, splits["pretrain"], net, tell)
     scored = np.concatenate([splits["train"], splits["test"]])
     clean, labels = _clean(images, scored)
     key = _condition_key(options, options.condition)
@@ -233,7 +234,7 @@ def _accuracies(
 
 
 def _base(
-    options: Options, images: ImageSet, items: np.ndarray, net: Net
+    options: Options, images: ImageSet, items: np.ndarray, net: Net, tell: task.Tell
 ) -> tuple[Params, dict[str, Any]]:
     """θ, and where it comes from: trained now or found in the cache."""
     steps = options.pretrain_steps
@@ -263,6 +264,7 @@ def _base(
 
     def make() -> dict[str, Any]:
         made.append(True)
+        tell(f"training the base, {steps} steps")
         params, losses = pretrain(net, _stream(options, "base"), clean, labels, steps)
         return {"params": params, "losses": losses}
 

@@ -47,13 +47,14 @@ class Options(shared.Options):
         return found
 
 
-def build(options: Options) -> task.Task:
+def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
     if options.data is None:
         from thicket_jax.tasks.language.countdown_dataset import open_puzzles
 
         assert options.test_items is not None
         folder = options.cache_folder() / "tfds"
+        tell("looking for the puzzles, or generating them")
         train, test = open_puzzles(folder, options.train_items, options.test_items, options.seed)
         split = Split(train, test, (), {"split": f"generated with seed {options.seed}"})
     else:
@@ -64,7 +65,7 @@ def build(options: Options) -> task.Task:
         return {"numbers": numbers, "target": target, "extraction": options.extraction}
 
     spec = shared.Spec("countdown", "thicket_jax.text.graders.countdown:grade", prompt, item)
-    return shared.build(options, spec, split)
+    return shared.build(options, spec, split, tell)
 
 
 def puzzle(row: Mapping[str, Any]) -> tuple[list[int], int]:

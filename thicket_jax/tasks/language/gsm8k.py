@@ -13,6 +13,7 @@ from thicket_jax.tasks.language import shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.graders.numbers import flexible, strict
+from thicket_jax.text.prompts import Messages, around
 
 _EXTRACTIONS = ("strict", "flexible")
 
@@ -34,23 +35,24 @@ class Options(shared.Options):
         check_choice("extraction", self.extraction, _EXTRACTIONS)
 
 
-def build(options: Options) -> task.Task:
+def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
     split = shared.read_split(options, ("question", "answer"), identity=("question",))
 
     def item(row: Mapping[str, Any]) -> dict[str, Any]:
-        solution = str(row["answer"])
+        solution = shared.text(row, "answer")
         if (strict if "####" in solution else flexible)(solution) is None:
             raise DataError(f"its answer {solution!r:.80} does not end with a number after ####")
         return {"answer": row["answer"], "extraction": options.extraction}
 
     spec = shared.Spec("gsm8k", "numeric", prompt, item)
-    return shared.build(options, spec, split)
+    return shared.build(options, spec, split, tell)
 
 
-def prompt(row: Mapping[str, Any]) -> str:
+def prompt(row: Mapping[str, Any]) -> str | Messages:
     """Returns what is asked."""
-    return (
-        f"{str(row['question']).strip()}\n\nReason step by step. Then write the final answer on a "
-        "line of its own as #### followed by the number, for example: #### 42"
+    return around(
+        shared.question(row, "question"),
+        after="\n\nReason step by step. Then write the final answer on a line of its own as #### "
+        "followed by the number, for example: #### 42",
     )

@@ -14,6 +14,7 @@ from thicket_jax.tasks.language import shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.graders.marked import boxed
+from thicket_jax.text.prompts import Messages, around
 
 _EXTRACTIONS = ("strict", "flexible")
 
@@ -37,7 +38,7 @@ class Options(shared.Options):
         check_choice("extraction", self.extraction, _EXTRACTIONS)
 
 
-def build(options: Options) -> task.Task:
+def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
     split = shared.read_split(
         options,
@@ -49,16 +50,16 @@ def build(options: Options) -> task.Task:
     def item(row: Mapping[str, Any]) -> dict[str, Any]:
         answer = row.get("answer")
         if answer is None:
-            answer = boxed(str(row["solution"]))
-        if answer is None or not str(answer).strip():
+            answer = boxed(shared.text(row, "solution"))
+        if answer is None or not shared.as_text(answer, "answer").strip():
             raise DataError("it has no answer, and none in \\boxed{} in its solution")
         return {"answer": str(answer), "extraction": options.extraction}
 
     grader = "thicket_jax.text.graders.mathematics:grade"
-    return shared.build(options, shared.Spec("math500", grader, prompt, item), split)
+    return shared.build(options, shared.Spec("math500", grader, prompt, item), split, tell)
 
 
-def prompt(row: Mapping[str, Any]) -> str:
+def prompt(row: Mapping[str, Any]) -> str | Messages:
     """Returns what is asked."""
-    problem = str(shared.either(row, "problem", "question")).strip()
-    return f"{problem}\n\nReason step by step, and put the final answer in \\boxed{{}}."
+    problem = shared.question(row, "problem", "question")
+    return around(problem, after="\n\nReason step by step, and put the final answer in \\boxed{}.")

@@ -15,6 +15,7 @@ from thicket_jax.tasks import task
 from thicket_jax.tasks.language import shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
+from thicket_jax.text.prompts import Messages, around
 
 _LEAST_MEGABYTES = 64
 _LEAST_SECONDS = 2  # of grading, for each second that a program may run
@@ -61,7 +62,7 @@ class Options(shared.Options):
         return 4 + _LEAST_SECONDS * self.program_seconds
 
 
-def build(options: Options) -> task.Task:
+def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
     seconds = max(options.grade_seconds, options._least_seconds)
     options = dataclasses.replace(options, grade_seconds=seconds)
@@ -75,11 +76,12 @@ def build(options: Options) -> task.Task:
 
     def item(row: Mapping[str, Any]) -> dict[str, Any]:
         setup = row.get("test_setup_code") or row.get("test_imports") or ""
-        setup = setup if isinstance(setup, str) else "\n".join(map(str, setup))
+        parts = setup if isinstance(setup, list) else [setup]
+        setup = "\n".join(shared.as_text(part, "setup") for part in parts)
         return {"tests": tests(row), "test_setup_code": setup, "limits": limits}
 
     spec = shared.Spec("mbpp", "thicket_jax.text.graders.code:grade", prompt, item)
-    return shared.build(options, spec, split)
+    return shared.build(options, spec, split, tell)
 
 
 def part(row: Mapping[str, Any]) -> Literal["train", "test"] | None:
@@ -106,11 +108,11 @@ def tests(row: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def prompt(row: Mapping[str, Any]) -> str:
+def prompt(row: Mapping[str, Any]) -> str | Messages:
     """Returns what is asked, with the tests that the program must pass."""
     shown = "\n".join(test.strip() for test in tests(row))
-    asked = str(shared.either(row, "text", "prompt")).strip()
-    return (
-        f"{asked}\n\nWrite it in Python. It must pass these tests:\n\n{shown}\n\nAnswer with one "
-        "block of code, between ```python and ```."
+    return around(
+        shared.question(row, "text", "prompt"),
+        after=f"\n\nWrite it in Python. It must pass these tests:\n\n{shown}\n\nAnswer with one "
+        "block of code, between ```python and ```.",
     )

@@ -14,6 +14,7 @@ from thicket_jax.tasks.language import shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.data.files import words
+from thicket_jax.text.prompts import Messages, around
 
 _EXTRACTIONS = ("strict", "flexible")
 _COPIED = ("final_answer", "answer", "unit", "error")
@@ -36,7 +37,7 @@ class Options(shared.Options):
         check_choice("extraction", self.extraction, _EXTRACTIONS)
 
 
-def build(options: Options) -> task.Task:
+def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
     split = shared.read_split(
         options,
@@ -50,24 +51,24 @@ def build(options: Options) -> task.Task:
         found = {name: row[name] for name in _COPIED if row.get(name) is not None}
         answer = shared.either(row, "final_answer", "answer")
         parts = answer if isinstance(answer, list) else [answer]
-        if not parts or not all(str(part).strip() for part in parts):
+        if not parts or not all(shared.as_text(part, "answer").strip() for part in parts):
             raise DataError(f"its answer {answer!r:.80} is empty")
         if row.get("modality") == "Multimodal":
             raise DataError("it needs its pictures; use the text-only part of OlympiadBench")
         return {**found, "extraction": options.extraction}
 
     grader = "thicket_jax.text.graders.mathematics:grade"
-    return shared.build(options, shared.Spec("olympiadbench", grader, prompt, item), split)
+    return shared.build(options, shared.Spec("olympiadbench", grader, prompt, item), split, tell)
 
 
-def prompt(row: Mapping[str, Any]) -> str:
+def prompt(row: Mapping[str, Any]) -> str | Messages:
     """Returns what is asked."""
-    question = str(shared.either(row, "question", "problem")).strip()
-    if row.get("context"):
-        question = f"{str(row['context']).strip()}\n\n{question}"
+    question = shared.question(row, "question", "problem")
+    context = f"{shared.text(row, 'context').strip()}\n\n" if row.get("context") else ""
     several = " If there are several answers, separate them with commas."
-    unit = f" The answer is in {row['unit']}; leave the unit out." if row.get("unit") else ""
-    return (
-        f"{question}\n\nReason step by step, and put the final answer in \\boxed{{}}."
-        f"{several if row.get('is_multiple_answer') else ''}{unit}"
-    )
+    unit = ""
+    if row.get("unit"):
+        unit = f" The answer is in {shared.text(row, 'unit')}; leave the unit out."
+    told = "\n\nReason step by step, and put the final answer in \\boxed{}."
+    told += f"{several if row.get('is_multiple_answer') else ''}{unit}"
+    return around(question, context, told)

@@ -39,7 +39,7 @@ class Options(shared.Options):
         check_choice("reward", self.reward, _REWARDS)
 
 
-def build(options: Options) -> task.Task:
+def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
     split = shared.read_split(options, tuple((name, "sentences") for name in _COLUMNS))
     train = {id(row) for row in split.train}
@@ -57,7 +57,7 @@ def build(options: Options) -> task.Task:
         )
     grader = "thicket_jax.text.graders.sequence:grade"
     spec = shared.Spec("rocstories", grader, prompt, item, notes)
-    return shared.build(options, spec, split)
+    return shared.build(options, spec, split, tell)
 
 
 def sentences(row: Mapping[str, Any]) -> list[str]:
@@ -67,7 +67,7 @@ def sentences(row: Mapping[str, Any]) -> list[str]:
         given = [row[name] for name in _COLUMNS]
     if not isinstance(given, list):
         raise DataError(f"its sentences {given!r:.80} must be a list")
-    found = [str(sentence).strip() for sentence in given]
+    found = [shared.as_text(sentence, "sentence").strip() for sentence in given]
     if not all(found):
         raise DataError("one of its sentences is empty")
     if not 2 <= len(found) <= len(string.ascii_uppercase):

@@ -162,7 +162,7 @@ class Spec:
     notes: tuple[str, ...] = ()
 
 
-def build(options: Options, spec: Spec, split: Split) -> task.Task:
+def build(options: Options, spec: Spec, split: Split, tell: task.Tell = task.quiet) -> task.Task:
     """Loads the model, lays the prompts out and starts the graders.
 
     Raises:
@@ -174,19 +174,26 @@ def build(options: Options, spec: Spec, split: Split) -> task.Task:
     check_useful_rank(abstract(config, dtype)[1], options.law())
     tokenizer = prompts.open_tokenizer(options.model)
     ends = dict.fromkeys((*config.eos_ids, *tokenizer.eos_ids))
-    config = dataclasses.replace(config, eos_ids=tuple(i for i in ends if i < config.vocab_size))
+    if any(end >= config.vocab_size for end in ends):
+        raise DataError(
+            f"{options.model}: its tokenizer's end token is {max(ends)}, but config.json has "
+            f"{config.vocab_size} tokens; are they of one checkpoint?"
+        )
+    config = dataclasses.replace(config, eos_ids=tuple(ends))
     rows = [*split.train, *split.test]
-    asked, items = _read(rows, spec, options)
+    asked, items = _read(rows, len(split.train), spec, options)
     encoded = [prompts.render(tokenizer, text, options.system, options.chat) for text in asked]
     # Before the weights are read, which may take minutes.
     _check_fit(options, config, encoded)
+    tell(f"loading the weights of {pathlib.Path(options.model).name}")
     model = pretrained.load(options.model, options.precision)
     model = dataclasses.replace(model, config=config)
     width = prompts.bucket(max(map(len, encoded)))
     count = len(split.train)
     side_by_side = _rows(options, model, width, count)
     layout = {"rows": side_by_side, "chunks": -(-count // side_by_side), "width": width}
-    batches = _batches(encoded, count, layout, tokenizer.pad_id)
+    pad = tokenizer.pad_id if tokenizer.pad_id < config.vocab_size else 0  # what it is is masked
+    batches = _batches(encoded, count, layout, pad)
     graded = {"items": items_digest(spec.grader, items)}
     greedy = {**graded, **sampling(options.seed)}
     drawn = {
@@ -223,7 +230,7 @@ def build(options: Options, spec: Spec, split: Split) -> task.Task:
         name=spec.name,
         model=model.description,
         problem=problem,
-        notes=(*spec.notes, *split.notes),
+        notes=(*spec.notes, *split.notes, *_unsaid(tokenizer, config)),
         provenance={
             "data": split.provenance,
             "grader": spec.grader,
@@ -280,6 +287,35 @@ def either(row: Mapping[str, Any], *names: str) -> Any:
     return next((row[name] for name in names if row.get(name) is not None), None)
 
 
+def question(row: Mapping[str, Any], *names: str) -> str | prompts.Messages:
+    """Returns what the first of these columns asks: a text, or the messages of a conversation.
+
+    Raises:
+      DataError: it is neither; see `prompts.messages`.
+    """
+    return prompts.question(either(row, *names), _first(row, *names))
+
+
+def text(row: Mapping[str, Any], *names: str) -> str:
+    """Returns the text, or the number as text, that the first of these columns has.
+
+    Raises:
+      DataError: it has something else, such as a list of messages.
+    """
+    return as_text(either(row, *names), _first(row, *names))
+
+
+def as_text(value: Any, name: str) -> str:
+    """Returns a value that is text, or a number, as text; anything else is a `DataError`."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f"its {name} {value!r:.80} is no text")
+    return str(value)
+
+
+def _first(row: Mapping[str, Any], *names: str) -> str:
+    return next((name for name in names if row.get(name) is not None), names[0])
+
+
 def save(options: Options, params: Any, to: pathlib.Path, notes: Mapping[str, Any]) -> pathlib.Path:
     """Writes parameters as a checkpoint folder that transformers opens."""
     return pretrained.save(options.model, to, params, notes)
@@ -330,18 +366,19 @@ class _Reader:
 
 
 def _read(
-    rows: Sequence[Row], spec: Spec, options: Options
+    rows: Sequence[Row], train: int, spec: Spec, options: Options
 ) -> tuple[list[str | prompts.Messages], list[dict[str, Any]]]:
     """What is asked, and what the grader reads, of every row."""
     asked: list[str | prompts.Messages] = []
     items: list[dict[str, Any]] = []
-    for row in rows:
+    for number, row in enumerate(rows):
         try:
             asked.append(spec.prompt(row))
             items.append(spec.item(row))
         except DataError as error:
             shown = json.dumps(row, ensure_ascii=False)
-            place = f" of {options.data}" if options.data else ""
+            file = options.data if number < train else options.test_data or options.data
+            place = f" of {file}" if file else ""
             raise DataError(f"{error}; mend the row{place} that begins {shown:.100}") from error
     return asked, items
 
@@ -355,6 +392,16 @@ def _check_fit(options: Options, config: Config, encoded: Sequence[Sequence[int]
             f"{options.model}: its tokenizer gives token {largest}, but config.json has "
             f"{config.vocab_size} tokens; are they of one checkpoint?"
         )
+
+
+def _unsaid(tokenizer: prompts.Tokenizer, config: Config) -> tuple[str, ...]:
+    """The note on a tokenizer that has more tokens than the model."""
+    if tokenizer.size <= config.vocab_size:
+        return ()
+    return (
+        f"The tokenizer has {tokenizer.size} tokens and the model {config.vocab_size}; the model "
+        "never says one of the others.",
+    )
 
 
 def _rows(options: Options, model: Pretrained, width: int, count: int) -> int:

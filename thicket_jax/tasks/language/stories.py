@@ -65,7 +65,7 @@ class Options(shared.Options):
         return super().unread() | dict.fromkeys(names, "is of no use: stories makes its prompts")
 
 
-def build(options: Options) -> task.Task:
+def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
     assert options.test_items is not None
     rows = [{"animal": animal, "name": name} for animal in ANIMALS for name in NAMES]
@@ -74,7 +74,7 @@ def build(options: Options) -> task.Task:
     test = [rows[i] for i in order[len(order) - options.test_items :]]
     split = Split(train, test, (), {"split": f"permutation of seed {options.seed}"})
     spec = shared.Spec("stories", "thicket_jax.text.graders.hero:grade", prompt, dict)
-    return shared.build(options, spec, split)
+    return shared.build(options, spec, split, tell)
 
 
 def prompt(row: Mapping[str, Any]) -> str:

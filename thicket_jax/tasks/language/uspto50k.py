@@ -30,7 +30,7 @@ class Options(shared.Options):
     """Tokens that are generated at most for an answer."""
 
 
-def build(options: Options) -> task.Task:
+def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
     products, reactants = (*_PRODUCTS, *_REACTIONS), (*_REACTANTS, *_REACTIONS)
     split = shared.read_split(options, (products, reactants), identity=(products,))
@@ -49,22 +49,23 @@ def build(options: Options) -> task.Task:
             '"thicket-jax[text]".',
         )
     grader = "thicket_jax.text.graders.smiles:grade"
-    return shared.build(options, shared.Spec("uspto50k", grader, prompt, item, notes), split)
+    return shared.build(options, shared.Spec("uspto50k", grader, prompt, item, notes), split, tell)
 
 
 def reaction(row: Mapping[str, Any]) -> tuple[str, str]:
     """Returns a row's product and reactants in normal form, without atom maps."""
     product, reactants = shared.either(row, *_PRODUCTS), shared.either(row, *_REACTANTS)
     if product is None or reactants is None:
-        whole = shared.either(row, *_REACTIONS)
-        parts = str(whole).split(">")
+        whole = shared.text(row, *_REACTIONS)
+        parts = whole.split(">")
         if len(parts) != 3:
             raise DataError(f"{whole!r:.80} is not a reaction, reactants>reagents>products")
         product, reactants = parts[2], parts[0]
-    found = normal(str(product)), normal(str(reactants))
-    for given, smiles in zip((product, reactants), found, strict=True):
+    given = (shared.as_text(product, "product"), shared.as_text(reactants, "reactants"))
+    found = [normal(each) for each in given]
+    for each, smiles in zip(given, found, strict=True):
         if smiles is None:
-            raise DataError(f"{given!r:.80} is no SMILES string")
+            raise DataError(f"{each!r:.80} is no SMILES string")
     return str(found[0]), str(found[1])
 
 

@@ -100,7 +100,7 @@ class Options(task.Options):
         return found
 
 
-def build(options: Options) -> task.Task:
+def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     """Makes the signals and the base model.
 
     Raises:
@@ -114,7 +114,7 @@ def build(options: Options) -> task.Task:
     dtype = DTYPES[options.precision]
     train = _sequences(options, "train", options.train_items)
     test = _sequences(options, "test", options.test_items)
-    params, provenance = _base(options)
+    params, provenance = _base(options, tell)
     shape = "-".join(str(width) for width in WIDTHS)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     trained = options.pretrain not in INITIALISATIONS
@@ -173,7 +173,7 @@ def _sequences(options: Options, split: str, num: int) -> dict[str, jax.Array]:
     return {"context": points[:, :CONTEXT], "future": points[:, CONTEXT:]}
 
 
-def _base(options: Options) -> tuple[Params, dict[str, Any]]:
+def _base(options: Options, tell: task.Tell) -> tuple[Params, dict[str, Any]]:
     """θ, and where it comes from: trained now, found in the cache, or only initialised."""
     key = _stream(options, "base")
     if options.pretrain in INITIALISATIONS:
@@ -194,6 +194,7 @@ def _base(options: Options) -> tuple[Params, dict[str, Any]]:
 
     def make() -> dict[str, Any]:
         made.append(True)
+        tell(f"training the base on {options.pretrain}, {ITERATIONS} steps")
         params, losses = pretrain(key, options.pretrain, ITERATIONS, BATCH, LEARNING_RATE)
         return {"params": params, "losses": losses}
 
