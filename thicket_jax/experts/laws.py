@@ -7,7 +7,7 @@
 import dataclasses
 import functools
 import math
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,17 @@ class Family(Protocol):
         """Returns the expected largest |ε| of a dense leaf of `size` elements."""
         ...
 
-    def options_json(self) -> dict[str, int | str]:
+    def sample(self, rng: np.random.Generator, size: int, matrix: bool) -> np.ndarray:
+        """Draws what single elements of ε are like, by numpy: to measure with, no expert's noise.
+
+        Args:
+          rng: consumed.
+          size: how many.
+          matrix: of leaves that have factors, where the family has any.
+        """
+        ...
+
+    def options_json(self) -> dict[str, Any]:
         """Returns the options that the family has, as a JSON object."""
         ...
 
@@ -126,7 +136,12 @@ class Dense:
         """
         return math.sqrt(rows) + math.sqrt(columns)
 
-    def options_json(self) -> dict[str, int | str]:
+    def sample(self, rng: np.random.Generator, size: int, matrix: bool) -> np.ndarray:
+        """Draws standard normal elements."""
+        del matrix
+        return rng.standard_normal(size)
+
+    def options_json(self) -> dict[str, Any]:
         """Returns an empty object."""
         return {}
 
@@ -199,6 +214,11 @@ class Rademacher(Dense):
         """Returns 1."""
         del size
         return 1.0
+
+    def sample(self, rng: np.random.Generator, size: int, matrix: bool) -> np.ndarray:
+        """Draws signs."""
+        del matrix
+        return rng.choice(np.asarray([-1.0, 1.0]), size)
 
 
 def check_rank(rank: int) -> None:

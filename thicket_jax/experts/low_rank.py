@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +96,15 @@ class LowRank:
         """Returns the expected largest |ε| of a leaf that is no matrix."""
         return self.elements.largest(size)
 
-    def options_json(self) -> dict[str, int | str]:
+    def sample(self, rng: np.random.Generator, size: int, matrix: bool) -> np.ndarray:
+        """Draws sums of products over √rank for matrices, and elements elsewhere."""
+        if not matrix:
+            return self.elements.sample(rng, size, False)
+        rank = min(self.rank, 16)  # sums of more terms are nearly normal, as this is
+        left, right = (self.elements.sample(rng, rank * size, False) for _ in range(2))
+        return (left * right).reshape(rank, size).sum(0) / math.sqrt(rank)
+
+    def options_json(self) -> dict[str, Any]:
         """Returns rank and factors."""
         return {"rank": self.rank, "factors": self.factors}
 

@@ -36,6 +36,7 @@ class Noise:
         rule that the last axis is the columns and all others the rows; see `low_rank`.
       masses: of `modular`: (regular expression on leaf paths, factor on σ); the first that is found
         in a leaf's path counts, and 1 where none is.
+      rounded: of `low_rank`: whether the step of a matrix is rounded where it meets 16 bits.
     """
 
     family: str
@@ -46,6 +47,7 @@ class Noise:
     factors: str = "gaussian"
     axes: tuple[tuple[str, str], ...] = ()
     masses: tuple[tuple[str, float], ...] = ()
+    rounded: bool = True
 
     def __post_init__(self) -> None:
         """Refuses what cannot be a law."""
@@ -62,6 +64,13 @@ class Noise:
                     f"axes entry {entry!r} must be (leaf path, a letter r, e, c or b for each axis)"
                 )
         self._check_masses()
+        if not isinstance(self.rounded, bool):
+            raise ArgumentError(f"rounded={self.rounded!r} must be True or False")
+        if not (self.rounded or drawn.factored):
+            raise ArgumentError(
+                f"rounded=False belongs to noise='low_rank', not to {self.family!r}, whose steps "
+                "are added to the weights and rounded with them"
+            )
         check_choice("scale", self.scale, SCALES)
         if self.version != 1:
             raise ArgumentError(
@@ -101,9 +110,12 @@ class Noise:
         """Whether the law asks which axes are rows, and names none yet; see `tj.matrix_axes`."""
         return not self.axes and (self.factored or self.oriented)
 
-    def options_json(self) -> dict[str, int | str]:
-        """Returns the options of the family, as a JSON object: rank and factors, or nothing."""
-        return self.epsilon.options_json()
+    def options_json(self) -> dict[str, Any]:
+        """Returns the options of the family, as a JSON object: rank and factors, or nothing.
+
+        `rounded` only where it is False: laws that older releases wrote are those of today.
+        """
+        return self.epsilon.options_json() | ({} if self.rounded else {"rounded": False})
 
     def letters(self, path: str, ndim: int) -> str:
         """Returns the kind of each axis of a leaf: `r`ows, `c`olumns, or `b` for a stack.
@@ -212,6 +224,7 @@ def low_rank(
     rank: int,
     *,
     factors: str = "gaussian",
+    rounded: bool = True,
     where: str | None = None,
     scale: str = "absolute",
     axes: Pairs = (),
@@ -224,9 +237,20 @@ def low_rank(
     `factors`. A leaf of more than two axes is a matrix whose columns are its last axis and whose
     rows are all others, unless `axes` says otherwise: part of the law, so of every expert.
 
+    Where the step of a matrix meets 16 bits (the matrix is held in them, or the function converts
+    it), there are two laws, and `rounded` says which. Rounded: the step is rounded as the perturbed
+    function rounds it, W + σ·ε, so that steps below half a unit in the last place of W are lost;
+    such a matrix is built for every expert. Not rounded: it never is. The function's own arithmetic
+    stays in its dtypes, the step is added to the results of its products in float32, and nothing is
+    built; `perturb`, `merge` and exports give such a matrix, held in 16 bits, in float32. Vectors
+    are rounded to their dtype under both, and so is what an operation without a rule builds. What
+    is converted to 8 bits or to whole numbers is built before. (Passes of fewer bits inside a
+    product in float32, which are some devices' default, round W and the step apart under both.)
+
     Args:
       rank: of each matrix' noise, at least 1.
       factors: the law of A and B, `"gaussian"` (standard normal) or `"rademacher"` (±1).
+      rounded: whether the step of a matrix is rounded where it meets 16 bits; see above.
       where, scale, masses: as in `gaussian`.
       axes: (leaf path, letters) of leaves to be split otherwise: a letter for each axis, `r` row,
         `e` row that is looked up, `c` column, `b` a stack of matrices, each with its own noise.
@@ -241,4 +265,5 @@ def low_rank(
         factors=factors,
         axes=tuple(axes),
         masses=tuple(masses),
+        rounded=rounded,
     )

@@ -40,6 +40,16 @@ def sum_dtype(dtype: Any) -> Any:
     return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
+def is_narrow(dtype: Any) -> bool:
+    """Whether these are floating numbers of fewer than 32 bits."""
+    return bool(jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32)
+
+
+def moved_dtype(noise: Noise, letters: str, dtype: Any) -> Any:
+    """Returns the dtype of a moved leaf: its own, but float32 for 16 bits that are not rounded."""
+    return jnp.float32 if letters and not noise.rounded and is_narrow(dtype) else dtype
+
+
 @dataclasses.dataclass(frozen=True)
 class Moves:
     """What it takes to move each chosen leaf of one expert.
@@ -68,7 +78,7 @@ class Moves:
         return self.plan.noise
 
     def leaf(self, i: int) -> jax.Array:
-        """Returns leaf i moved: θ + (sign·σ·scale)·ε, in float32, rounded once."""
+        """Returns leaf i moved: θ + (sign·σ·scale)·ε, in float32, rounded once if at all."""
         return self._move(self.plan.letters[i], (self.leaves[i], self.keys[i], self.scales[i]))
 
     def moved(self, indices: Sequence[int]) -> dict[int, jax.Array]:
@@ -90,7 +100,7 @@ class Moves:
         wide = sum_dtype(leaf.dtype)
         epsilon = self.plan.noise.epsilon.draw(key, leaf.shape, letters)
         moved = leaf.astype(wide) + (self.sigma * scale).astype(wide) * epsilon.astype(wide)
-        return moved.astype(leaf.dtype)
+        return moved.astype(moved_dtype(self.noise, letters, leaf.dtype))
 
     def _groups(self, indices: Sequence[int]) -> list[tuple[str, list[int]]]:
         """Returns the leaves that are moved in one loop, small ones of a kind, with their letters.
@@ -139,7 +149,8 @@ def apply_noise(
     """Computes θ + (sign·σ·scale)·ε for one expert; pure, for use inside jit, vmap and pmap.
 
     Noise is drawn and added in float32 (float64 leaves: added in float64) and rounded once to the
-    leaf's dtype. Leaves that the plan leaves out are returned as they are.
+    leaf's dtype; a matrix of 16 bits under a law with `rounded=False` is not, and is float32.
+    Leaves that the plan leaves out are returned as they are.
 
     Args:
       params: θ.
@@ -162,8 +173,8 @@ def apply_sum(
     """Computes θ + Σ_m (sign_m·σ_m·scale)·ε_m over M experts; pure, for use inside jit and vmap.
 
     Added one after another in float32 (float64 leaves: in float64) and rounded once to the leaf's
-    dtype. A term of σ = 0 adds nothing, so that a sum with one other term has the bits of that
-    expert. Noise of a low-rank law is built.
+    dtype (with `rounded=False` as `apply_noise` does). A term of σ = 0 adds nothing, so that a sum
+    with one other term has the bits of that expert. Noise of a low-rank law is built.
 
     Args:
       params: θ.
@@ -189,8 +200,8 @@ def apply_sum(
 
     moved, _ = jax.lax.scan(add, wide, (terms.ids, terms.sigmas, terms.signs))
     out = [
-        m.astype(jnp.asarray(x).dtype) if use else x
-        for m, x, use in zip(moved, leaves, plan.chosen, strict=True)
+        m.astype(moved_dtype(plan.noise, letters, jnp.asarray(x).dtype)) if use else x
+        for m, x, use, letters in zip(moved, leaves, plan.chosen, plan.letters, strict=True)
     ]
     return jax.tree_util.tree_unflatten(structure, out)
 
@@ -201,12 +212,17 @@ _perturb = jax.jit(apply_noise, static_argnames="plan")
 def perturb(params: Any, expert: Population) -> Any:
     """Returns one expert's parameters, θ + σ·ε, the same bits that scoring uses.
 
+    Under a low-rank law with `rounded=False` scoring never rounds the step of a matrix, and nor
+    does this: matrices of 16 bits come in float32. A function that takes them so gives what was
+    scored, up to the rounding of its own arithmetic.
+
     Args:
       params: θ, any pytree of arrays; never modified.
       expert: one expert: `population[i]`, or a population of length 1.
 
     Returns:
-      A pytree like `params`; memory one copy. The population's key is not consumed.
+      A pytree like `params`, but for the dtype of such matrices; memory one copy. The population's
+      key is not consumed.
 
     Raises:
       ArgumentError: more than one expert.

@@ -16,11 +16,12 @@ import numpy as np
 from thicket_jax.errors import ArgumentError, MemoryLimitError
 from thicket_jax.experts.leaves import Plan, make_plan
 from thicket_jax.experts.noise import Noise
-from thicket_jax.experts.perturbation import apply_noise, apply_sum
+from thicket_jax.experts.perturbation import apply_noise, apply_sum, is_narrow
 from thicket_jax.experts.population import Population, prng_name
 from thicket_jax.experts.scales import leaf_scales
 from thicket_jax.mapping import devices, programs
 from thicket_jax.mapping.functions import Mapped
+from thicket_jax.mapping.implicit import evaluate, evaluate_sum
 from thicket_jax.mapping.placement import Placement
 from thicket_jax.mapping.programs import How, Program
 
@@ -169,9 +170,15 @@ class ExpertMap:
         """Yields outputs expert by expert, without a program: for debugging, `jax.disable_jit`."""
         for i in range(len(experts)):
             expert = experts[i]
-            move = apply_sum if jnp.ndim(expert.ids) else apply_noise
-            moved = move(self.params, expert, self.scales, self.plan)
-            outputs = self.function.call(moved, self.data, jnp.asarray(np.ravel(expert.ids)[0]))
+            id_ = jnp.asarray(np.ravel(expert.ids)[0])
+            arguments = (self.params, expert, self.scales, self.plan)
+            if self.plan.noise.rounded:
+                move = apply_sum if jnp.ndim(expert.ids) else apply_noise
+                outputs = self.function.call(move(*arguments), self.data, id_)
+            else:  # what perturbs by hand is not the function in its own dtypes
+                evaluated = evaluate_sum if jnp.ndim(expert.ids) else evaluate
+                with jax.disable_jit(False):
+                    outputs = evaluated(self.function.call, *arguments, self.data, id_)
             yield Chunk(i, i + 1, jax.tree.map(lambda x: np.asarray(x)[None], outputs))
 
     def prepare(self, experts: Population) -> None:
@@ -303,7 +310,9 @@ class _Call:
         plan, held = self.map.plan, 0
         leaves = jax.tree.leaves(self.map.params)
         for path, use, leaf in zip(plan.paths, plan.chosen, leaves, strict=True):
-            factored = not self.how.terms and plan.noise.letters(path, np.ndim(leaf))
+            factored = bool(plan.noise.letters(path, np.ndim(leaf)))
+            if plan.noise.rounded and (self.how.terms or is_narrow(jnp.result_type(leaf))):
+                factored = False  # built
             if use and not self.how.stream and not factored:
                 held += np.size(leaf) * np.dtype(jnp.result_type(leaf)).itemsize
         return held

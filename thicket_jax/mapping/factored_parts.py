@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend import core as jex
 
 from thicket_jax.experts.low_rank import outer
-from thicket_jax.experts.perturbation import sum_dtype
+from thicket_jax.experts.perturbation import is_narrow, sum_dtype
 from thicket_jax.mapping.interpreter import bind
 
 
@@ -25,6 +26,7 @@ class Parts:
       right: float32 [rank, ...], of size 1 along axes of kind `r` and `1`.
       step: float32 [].
       kinds: a letter for each axis: `r`ow, `c`olumn, `b` both (a stack), `1` neither (broadcast).
+      rounded: whether the step is rounded where W is converted to 16 bits.
     """
 
     base: jax.Array
@@ -32,6 +34,7 @@ class Parts:
     right: jax.Array
     step: jax.Array
     kinds: str
+    rounded: bool = True
 
     @property
     def rank(self) -> int:
@@ -45,10 +48,13 @@ class Parts:
 
     def built(self) -> jax.Array:
         """Returns the sum, in float32 and rounded once to W's dtype, as `apply_noise` does."""
+        return self.summed().astype(self.base.dtype)
+
+    def summed(self) -> jax.Array:
+        """Returns the sum in float32, or in float64 where W is."""
         wide = sum_dtype(self.base.dtype)
         epsilon = outer(self.left, self.right)
-        moved = self.base.astype(wide) + self.step.astype(wide) * epsilon.astype(wide)
-        return moved.astype(self.base.dtype)
+        return self.base.astype(wide) + self.step.astype(wide) * epsilon.astype(wide)
 
     def unstacked(self) -> tuple[Any, Callable[[Any], "Parts"]]:
         """Returns (arrays with the stack's axis first, function from their slices to Parts)."""
@@ -60,14 +66,14 @@ class Parts:
         def rebuild(slices: Any) -> Parts:
             base, found = slices
             left, right = (x if f is None else f for x, f in zip(found, fixed, strict=True))
-            return Parts(base, left, right, self.step, self.kinds[1:])
+            return Parts(base, left, right, self.step, self.kinds[1:], self.rounded)
 
         return (self.base, moved), rebuild
 
     def view(self, base: Any, change: Callable[[Any, str], Any], kinds: str) -> "Parts":
         """Returns a view: `change(factor, side)` for both factors, side `l` or `r`."""
         left, right = change(self.left, "l"), change(self.right, "r")
-        return Parts(base, left, right, self.step, kinds)
+        return Parts(base, left, right, self.step, kinds, self.rounded)
 
 
 def spans(kind: str, side: str) -> bool:
@@ -82,3 +88,19 @@ Rule = Callable[[Parts, int, list[Any], jex.JaxprEqn], Found]
 def on_base(parts: Parts, position: int, others: list[Any], equation: jex.JaxprEqn) -> list[Any]:
     """Applies the operation to W alone."""
     return bind(equation, [parts.base if i == position else x for i, x in enumerate(others)])
+
+
+def product_on_base(
+    parts: Parts, position: int, others: list[Any], equation: jex.JaxprEqn
+) -> jax.Array:
+    """Applies a product to W alone; what would be rounded to 16 bits comes in float32.
+
+    Rounded on its own, it would swallow a step of less than half a unit in its last place.
+    """
+    p = equation.params
+    named = isinstance(p["precision"], lax.DotAlgorithm | lax.DotAlgorithmPreset)
+    operands = {jnp.asarray(x).dtype for x in others if x is not None} | {parts.base.dtype}
+    if is_narrow(equation.outvars[0].aval.dtype) and len(operands) == 1 and not named:  # type: ignore[attr-defined]
+        equation = equation.replace(params={**p, "preferred_element_type": np.dtype(np.float32)})
+    (out,) = on_base(parts, position, others, equation)
+    return out

@@ -14,7 +14,8 @@ import numpy as np
 from jax import lax
 from jax.extend import core as jex
 
-from thicket_jax.mapping.factored_parts import Found, Parts, Rule, on_base, spans
+from thicket_jax.experts.perturbation import is_narrow
+from thicket_jax.mapping.factored_parts import Found, Parts, Rule, on_base, product_on_base, spans
 from thicket_jax.mapping.factored_views import VIEWS, holds_steps
 
 _UNROLLED_RANK = 4  # up to this rank, thin products are written as sums
@@ -30,7 +31,10 @@ def _dot(parts: Parts, position: int, others: list[Any], equation: jex.JaxprEqn)
     contracted = {parts.kinds[axis] for axis in own_c if parts.base.shape[axis] > 1}
     if "b" in contracted or not _linear(x, equation):
         return None
-    (out,) = on_base(parts, position, others, equation)
+    if parts.rounded and _rounds_operands(p["precision"]):
+        return None
+    result: Any = equation.outvars[0].aval
+    out = product_on_base(parts, position, others, equation)
     narrow, wide = _thin_dtypes(x, parts.base, out)
     precision = _plain(p["precision"])
     # A number names every axis: of x, then those that W alone has, and one for the rank.
@@ -53,7 +57,7 @@ def _dot(parts: Parts, position: int, others: list[Any], equation: jex.JaxprEqn)
     thin, used = _contract(parts, x, names, own, first, rank, now, precision, wide)
     thin = thin * parts.factor.astype(wide)
     delta = _spread(parts, thin, used, own, second, rank, target, precision)
-    return [_added(out, delta)]
+    return [_added(out, delta, result.dtype)]
 
 
 def _linear(x: Any, equation: jex.JaxprEqn) -> bool:
@@ -85,9 +89,19 @@ def _plain(precision: Any) -> Any:
     return None if named else precision
 
 
-def _added(out: jax.Array, delta: jax.Array) -> jax.Array:
+def _rounds_operands(precision: Any) -> bool:
+    """Whether a named algorithm takes its operands in 16 bits, and once."""
+    if isinstance(precision, lax.DotAlgorithmPreset):
+        return precision.name in ("BF16_BF16_BF16", "BF16_BF16_F32", "F16_F16_F16", "F16_F16_F32")
+    if isinstance(precision, lax.DotAlgorithm):
+        once = precision.num_primitive_operations == 1
+        return once and is_narrow(jnp.dtype(precision.lhs_precision_type))
+    return False
+
+
+def _added(out: jax.Array, delta: jax.Array, dtype: Any) -> jax.Array:
     """Returns out + delta, summed in delta's dtype and rounded once."""
-    return (out.astype(delta.dtype) + delta).astype(out.dtype)
+    return (out.astype(delta.dtype) + delta).astype(dtype)
 
 
 def _only(kind: str, side: str) -> bool:
@@ -228,7 +242,8 @@ def _convolution(parts: Parts, position: int, others: list[Any], equation: jex.J
     if not _linear(others[0], equation):
         return None
     side, other = ("r", "l") if own == "r" else ("l", "r")
-    (out,) = on_base(parts, position, others, equation)
+    result: Any = equation.outvars[0].aval
+    out = product_on_base(parts, position, others, equation)
     x = others[0]
     narrow, wide = _thin_dtypes(x, parts.base, out)
     kernel = lax.squeeze(parts.left if side == "l" else parts.right, (out_axis + 1,))
@@ -256,7 +271,7 @@ def _convolution(parts: Parts, position: int, others: list[Any], equation: jex.J
         channels,
         precision=p["precision"],
     )
-    return [_added(out, delta)]
+    return [_added(out, delta, result.dtype)]
 
 
 RULES: dict[str, Rule] = {

@@ -14,16 +14,24 @@ import numpy as np
 from jax import lax
 from jax.extend import core as jex
 
+from thicket_jax.experts.perturbation import is_narrow
 from thicket_jax.mapping.factored_parts import Found, Parts, Rule, on_base, spans
 
 
 def _same(parts: Parts, position: int, others: list[Any], equation: jex.JaxprEqn) -> Found:
-    """Conversions and copies: the factors stay float32."""
+    """Copies: the factors stay float32."""
     if len(others) > 1:
         return None
     (base,) = on_base(parts, position, others, equation)
-    if not holds_steps(base.dtype):
+    return [dataclasses.replace(parts, base=base)]
+
+
+def _converted(parts: Parts, position: int, others: list[Any], equation: jex.JaxprEqn) -> Found:
+    """Conversions, as far as the step may be kept apart; the factors stay float32."""
+    new = equation.params["new_dtype"]
+    if not holds_steps(new) or (parts.rounded and is_narrow(new)):
         return None
+    (base,) = on_base(parts, position, others, equation)
     return [dataclasses.replace(parts, base=base)]
 
 
@@ -184,7 +192,7 @@ def _negative(parts: Parts, position: int, others: list[Any], equation: jex.Jaxp
 
 VIEWS: dict[str, Rule] = {
     "broadcast_in_dim": _broadcast,
-    "convert_element_type": _same,
+    "convert_element_type": _converted,
     "copy": _same,
     "copy_p": _same,
     "div": _times_scalar,

@@ -7,6 +7,7 @@ after. The function knows of neither: `interpreter.call` runs its jaxpr on them.
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
+from thicket_jax.experts import rounding
 from thicket_jax.experts.leaves import Plan
-from thicket_jax.experts.perturbation import Moves, moves
+from thicket_jax.experts.perturbation import Moves, apply_sum, is_narrow, moves
 from thicket_jax.experts.population import Population
 from thicket_jax.mapping import interpreter
 from thicket_jax.mapping.factored_parts import Parts
@@ -41,10 +43,13 @@ def evaluate(
 
     Under a low-rank law the noise of matrices is applied at the operations that use them (EGGROLL,
     arXiv 2511.16652, section 3), in float32 equal to the perturbed function to about 1e-5. A
-    matrix that meets an operation without a rule is built there, and named in a log message. So is
-    one of 16 bits: `perturb` rounds θ + σ·ε to them, by more than many a step, and what is scored
-    is what is exported. (A matrix in float32 that the function itself converts to 16 bits stays
-    implicit: its step is not rounded with it.)
+    matrix that meets an operation without a rule is built there, and named in a log message.
+
+    One law of rounding (`Noise.rounded`). Rounded: where a step meets 16 bits, it is rounded as the
+    perturbed function would round it, so that a matrix held in them is built at first, and one that
+    the function converts to them is built there. Not rounded: it never is; matrices of 16 bits
+    stay implicit, and of `perturb` in float32. Under both, what is converted to 8 bits or whole
+    numbers is built before, and what meets an operation without a rule is built in its own dtype.
 
     Args:
       fn: `(params, *rest) -> tree`, any traceable function.
@@ -63,7 +68,9 @@ def evaluate(
     """
     ready = moves(params, expert, scales, plan)
     kinds = {i: plan.letters[i] for i in ready.keys}
-    narrow = [i for i, letters in kinds.items() if letters and _is_narrow(ready.leaves[i])]
+    narrow = []
+    if plan.noise.rounded:
+        narrow = [i for i, found in kinds.items() if found and is_narrow(ready.leaves[i].dtype)]
     kinds |= dict.fromkeys(narrow, "")
     dense = [i for i, letters in kinds.items() if not letters]
     values = dict(enumerate(ready.leaves))
@@ -76,8 +83,38 @@ def evaluate(
     return interpreter.call(fn, list(values.values()), params, *rest)
 
 
-def _is_narrow(leaf: jax.Array) -> bool:
-    return jnp.finfo(leaf.dtype).bits < 32
+def evaluate_sum(
+    fn: Callable[..., Any],
+    params: Any,
+    terms: Population,
+    scales: jax.Array | np.ndarray,
+    plan: Plan,
+    *rest: Any,
+    named: set[str] | None = None,
+) -> Any:
+    """Returns `fn` of `apply_sum(params, terms, scales, plan)`, of which no matrix is built.
+
+    For a law with `rounded=False`: a sum of M steps of rank r is one of rank M·r. Takes and returns
+    what `evaluate` does; an expert's own point is that expert up to the rounding of sums.
+    """
+    leaves = jax.tree.leaves(params)
+    kinds = {i: x for i, x in enumerate(plan.letters) if x}
+    dense = tuple(use and i not in kinds for i, use in enumerate(plan.chosen))
+    values = dict(enumerate(leaves))
+    if any(dense):
+        moved = apply_sum(params, terms, scales, dataclasses.replace(plan, chosen=dense))
+        values = dict(enumerate(jax.tree.leaves(moved)))
+    found = [
+        _factored(moves(params, terms[m], scales, plan), kinds, named) for m in range(len(terms))
+    ]
+    for i in kinds:
+        each = [one[i].parts for one in found]
+        # Each term's step and 1/√r go into its left factor, against the sum's own 1/√(M·r).
+        lefts = [x.left * (x.step * np.float32(math.sqrt(len(each)))) for x in each]
+        left, right = jnp.concatenate(lefts), jnp.concatenate([x.right for x in each])
+        together = dataclasses.replace(each[0], left=left, right=right, step=jnp.float32(1))
+        values[i] = Factored(together, found[0][i].warning)
+    return interpreter.call(fn, list(values.values()), params, *rest)
 
 
 def _name_narrow(ready: Moves, narrow: list[int], named: set[str] | None) -> None:
@@ -88,7 +125,8 @@ def _name_narrow(ready: Moves, narrow: list[int], named: set[str] | None) -> Non
     first = ready.leaves[narrow[0]]
     _LOG.warning(
         "%d leaves such as %r, %s, are built for every expert of a block (%s bytes each in all), "
-        "with the rounding that experts have when they are exported; in float32 they need not be",
+        "with the rounding that experts have when they are exported; in float32, or under "
+        "tj.low_rank(..., rounded=False), they need not be",
         len(narrow),
         ready.plan.paths[narrow[0]],
         first.dtype,
@@ -107,8 +145,9 @@ def _factored(ready: Moves, kinds: dict[int, str], named: set[str] | None) -> di
         left, right = ready.noise.epsilon.draw_factors(keys, shape, letters)
         for n, i in enumerate(members):
             step = ready.sigma * ready.scales[i]
-            parts = Parts(ready.leaves[i], left[n], right[n], step, letters)
-            found[i] = Factored(parts, _BuildWarning(ready.plan.paths[i], named))
+            rounded = ready.noise.rounded
+            parts = Parts(ready.leaves[i], left[n], right[n], step, letters, rounded)
+            found[i] = Factored(parts, _BuildWarning(ready.plan.paths[i], named, ready.plan))
     return dict(sorted(found.items()))
 
 
@@ -118,19 +157,28 @@ class _BuildWarning:
 
     path: str
     named: set[str] | None
+    plan: Plan | None = None
 
-    def give(self, array: jax.Array, why: str) -> None:
+    def give(self, array: jax.Array, why: str, rounds: bool) -> None:
+        """Says so; `rounds`: to 16 bits, under a law that otherwise does not."""
         leaf = f"{self.path} {why}"
         if self.named is None or leaf in self.named:
             return
         self.named.add(leaf)
+        share = rounding.measured(self.plan, self.path) if rounds and self.plan else None
+        lost = f", and its step is rounded to {array.dtype} there" if rounds else ""
+        lost += "" if share is None else f", which moves {share:.2g} of its weights"
+        if why == "convert_element_type":
+            reason = "a conversion to fewer bits rounds W and the step together"
+        else:
+            reason = f"{why!r} has no rule for low-rank noise"
         _LOG.warning(
-            "leaf %r %s is built for every expert of a block (%s bytes each): %r has no rule for "
-            "low-rank noise",
+            "leaf %r %s is built for every expert of a block (%s bytes each): %s%s",
             self.path,
             list(array.shape),
             f"{array.nbytes:,}",
-            why,
+            reason,
+            lost,
         )
 
 
@@ -143,6 +191,8 @@ class Factored(Special):
         """Holds the parts; `source` is the value that this one is a view of, in this scope."""
         self.parts, self.warning, self.source = parts, warning, source
         self.base = parts.base
+        # Built before a loop, a step would be rounded with W where the loop's body need not.
+        self.hoisted = parts.rounded
         self.held: jax.Array | None = None
         self.built_for = None
 
@@ -155,10 +205,15 @@ class Factored(Special):
         return Factored(self.parts, self.warning)
 
     def build(self, why: str) -> jax.Array:
-        """Returns θ + σ·ε of the leaf, as `perturb` computes it up to rounding."""
+        """Returns θ + σ·ε of the leaf in its dtype, as `perturb` computes it up to rounding."""
+        rounds = not self.parts.rounded and is_narrow(self.base.dtype)
+        return self._summed(why, rounds).astype(self.base.dtype)
+
+    def _summed(self, why: str, rounds: bool = False) -> jax.Array:
+        """Returns θ + σ·ε of the leaf in float32, or in float64 where it is."""
         if self.held is None:
-            self.warning.give(self.base, why)
-            self.held = self.parts.built()
+            self.warning.give(self.base, why, rounds)
+            self.held = self.parts.summed()
             self.built_for = why
             if self.source is not None:
                 self.source.built_for = why
@@ -166,24 +221,24 @@ class Factored(Special):
 
     def unstack(self) -> tuple[Any, Callable[[Any], Any]]:
         """Returns the stacks to scan over; a factor that does not span axis 0 is not scanned."""
-        if self.held is not None:
-            return self.held, lambda array: array
+        if self.held is not None and self.parts.rounded:
+            return self.build("scan"), lambda array: array
         arrays, rebuild = self.parts.unstacked()
         return arrays, lambda slices: Factored(rebuild(slices), self.warning)
 
     def apply(self, equation: jex.JaxprEqn, values: list[Any]) -> list[Any] | None:
         """Applies a rule, if the operation has one for these operands."""
-        rule = RULES.get(equation.primitive.name)
-        if rule is None or self.held is not None or sum(x is self for x in values) > 1:
+        name = equation.primitive.name
+        rule, built = RULES.get(name), self.held is not None and self.parts.rounded
+        if rule is None or built or sum(x is self for x in values) > 1:
             return None
         position = next(i for i, x in enumerate(values) if x is self)
         # Only one operand can stay implicit; the others are arrays.
-        others = [
-            x.build(equation.primitive.name) if isinstance(x, Special) and x is not self else x
-            for x in values
-        ]
+        others = [x.build(name) if isinstance(x, Special) and x is not self else x for x in values]
         others = [None if x is self else x for x in others]
         found = rule(self.parts, position, others, equation)
+        if found is None and name == "convert_element_type" and not self.parts.rounded:
+            return bind(equation, [self._summed(name)])  # to 8 bits, not by way of 16
         if found is None:
             return None
         return [self._view(x) if isinstance(x, Parts) else x for x in found]

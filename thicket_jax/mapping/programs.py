@@ -15,7 +15,7 @@ from thicket_jax.experts.perturbation import apply_noise, apply_sum
 from thicket_jax.experts.population import Population
 from thicket_jax.mapping import devices
 from thicket_jax.mapping.functions import FunctionKey, Mapped
-from thicket_jax.mapping.implicit import evaluate
+from thicket_jax.mapping.implicit import evaluate, evaluate_sum
 
 _MOST_BLOCKS = 64  # blocks per call, M, at most
 _MOST_OUTPUT_BYTES = 2**26  # of one call's outputs per device
@@ -140,6 +140,10 @@ def _compile(function: Mapped, how: How, shared: tuple) -> Program:
     num_blocks = int(np.clip(_MOST_OUTPUT_BYTES // max(size, 1), 1, _MOST_BLOCKS))
 
     def one(expert: Population, params: Any, data: Any, scales: Any) -> Any:
+        if how.terms and not plan.noise.rounded:
+            return evaluate_sum(
+                function.call, params, expert, scales, plan, data, expert.ids[0], named=_NAMED
+            )
         if how.terms:
             return function.call(apply_sum(params, expert, scales, plan), data, expert.ids[0])
         if how.stream or plan.noise.factored:

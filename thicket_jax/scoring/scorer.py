@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.errors import ArgumentError, ScoreError
+from thicket_jax.experts import rounding
 from thicket_jax.experts.leaves import check_arrays, check_callable
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import Population, check_experts
@@ -247,16 +248,18 @@ class Scorer:
           `Scores` on the host, on every process.
 
         Raises:
-          ArgumentError: a population of another law, or none at all.
+          ArgumentError: a population of another law, or none at all; no expert differs from θ.
           ScoreError: grade raised.
           MemoryLimitError: one expert does not fit.
         """
         check_experts("population", population)
-        if population.noise != self.expert_map.plan.noise:
+        ready = self.expert_map
+        if population.noise != ready.plan.noise:
             raise ArgumentError(
                 f"population has the noise law {population.noise}, the scorer was prepared for "
-                f"{self.expert_map.plan.noise}; make a scorer for each law"
+                f"{ready.plan.noise}; make a scorer for each law"
             )
+        rounding.check(ready.params, ready.plan, population, ready.scales)
         parts = []
         for start, part in self.stream(population):
             parts.append(part)

@@ -1,0 +1,146 @@
+"""Where a low-rank step meets few bits: `rounded` as the perturbed function rounds it, or never.
+
+The reference is always the function of what `tj.perturb` returns. Errors are measured against the
+effect of an expert, what it changes in the outputs: at these sigmas a rounded step is far from one
+that is not.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import thicket_jax as tj
+from thicket_jax.experts.leaves import make_plan
+from thicket_jax.experts.scales import leaf_scales
+from thicket_jax.mapping import implicit
+
+RNG = np.random.default_rng(0)
+DTYPES = ("float16", "bfloat16", "float32")
+X = jnp.asarray(RNG.integers(-16, 16, (64, 32)) / 8, jnp.float32)  # exact in any dtype
+WEIGHTS = 0.3 * RNG.normal(size=(32, 32))
+PARAMS = {
+    dtype: {"w": jnp.asarray(WEIGHTS, dtype), "b": jnp.asarray(WEIGHTS[0], dtype)}
+    for dtype in DTYPES
+}
+LAWS = {
+    "gaussian": tj.gaussian(),
+    "rademacher": tj.rademacher(scale="relative"),
+    "tied_gaussian": tj.tied_gaussian(scale="modular", masses=((".", 10.0),)),
+    "low_rank": tj.low_rank(1),
+    "low_rank 9": tj.low_rank(9, factors="rademacher"),
+    "unrounded": tj.low_rank(1, rounded=False),
+    "unrounded 9": tj.low_rank(9, factors="rademacher", rounded=False),
+}
+
+
+def wide(x):
+    return x.astype(jnp.float32)
+
+
+def uses(leaves):
+    """Outputs in float32 of a matrix and a vector of any dtype; what 16 bits lose is lost there."""
+    w = leaves["w"]
+    narrow = X if w.dtype == jnp.float32 else X.astype(w.dtype)
+    return {
+        "product": X @ wide(w),
+        "in its dtype": lax.dot(narrow, w.astype(narrow.dtype), preferred_element_type="float32"),
+        "8 bits": X @ wide(w.astype(jnp.float8_e4m3fn)),
+        "vector": wide(leaves["b"]),
+    }
+
+
+def converted(w):
+    """Of a matrix in float32 that the function itself converts to 16 bits."""
+    asked = {
+        dtype: lax.dot(X.astype(dtype), w.astype(dtype), preferred_element_type="float32")
+        for dtype in DTYPES[:2]
+    }
+    return {**asked, "and back": X @ wide(w.astype("bfloat16"))}
+
+
+def all_uses(params):
+    found = {dtype: uses(leaves) for dtype, leaves in params.items()}
+    return {**found, "converted": converted(params["float32"]["w"])}
+
+
+def kept_apart(params):
+    """The same where the function converts W alone, and the step is added to what that gives."""
+    base = PARAMS["float32"]["w"]
+    step = params["float32"]["w"] - base
+    of = dict(zip((*DTYPES[:2], "and back"), (*DTYPES[:2], "bfloat16"), strict=True))
+    found = {name: X @ (wide(base.astype(dtype)) + step) for name, dtype in of.items()}
+    return {**all_uses(params), "converted": found}
+
+
+def quick(fn, *arguments):
+    return jax.jit(fn).lower(*arguments).compile({"xla_backend_optimization_level": 0})
+
+
+def prepared(fn, params, law, stream=False):
+    """`fn` of one expert without its parameters, compiled; and the expert of a sigma."""
+    plan = make_plan(params, law)
+    scales = leaf_scales(params, plan)
+    experts = tj.population(jax.random.key(1), 2, (1e-3, 1e-4), noise=law)
+    named = set()
+    run = quick(
+        lambda e: implicit.evaluate(fn, params, e, scales, plan, stream=stream, named=named),
+        experts[0],
+    )
+    return run, experts, named
+
+
+def effect_errors(plain, found, base):
+    """Name of an output → root mean square difference, as a share of the expert's effect."""
+    errors = {}
+    for path, wanted in jax.tree_util.tree_leaves_with_path(plain):
+        got, zero = (functools.reduce(lambda t, k: t[k.key], path, t) for t in (found, base))
+        rms = lambda x: float(jnp.sqrt(jnp.square(x).mean()))  # noqa: E731
+        errors[tuple(k.key for k in path)] = rms(got - wanted) / max(rms(wanted - zero), 1e-30)
+    return errors
+
+
+def kept_whole(law):
+    return law.family == "low_rank" and law.rounded
+
+
+@pytest.fixture(scope="module")
+def base():
+    return jax.jit(all_uses)(PARAMS)
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_what_is_scored_is_the_function_of_what_perturb_returns(name, base):
+    law = LAWS[name]
+    # A step that is never rounded is not rounded where the function converts W, either.
+    reference = jax.jit(all_uses if law.rounded else kept_apart)
+    for stream in (False, True):
+        run, experts, named = prepared(all_uses, PARAMS, law, stream)
+        built = {x.split()[0] for x in named if x.endswith("is of 16 bits")}
+        assert built == ({"float16.w", "bfloat16.w"} if kept_whole(law) and not stream else set())
+        for expert in experts:
+            plain = reference(tj.perturb(PARAMS, expert))
+            for use, error in effect_errors(plain, run(expert), base).items():
+                # Factors are rounded to 16 bits where x and W are of them: 3e-3 of themselves.
+                assert error < 3e-3, (name, stream, use, float(expert.sigmas), error)
+
+
+def test_the_two_laws_differ_where_steps_are_small(base):
+    """Else the test above could not fail."""
+    for sigma, least in ((1e-3, 0.3), (1e-4, 0.8)):
+        found = []
+        for rounded in (True, False):
+            law = tj.low_rank(1, rounded=rounded)
+            expert = tj.population(jax.random.key(1), 1, sigma, noise=law)[0]
+            moved = tj.perturb(PARAMS, expert)
+            assert moved["bfloat16"]["w"].dtype == ("bfloat16" if rounded else "float32")
+            assert moved["bfloat16"]["b"].dtype == "bfloat16"
+            found.append(jax.jit(lambda w: X @ wide(w))(moved["bfloat16"]["w"]))
+        zero = base["bfloat16"]["product"]
+        lost, effect = (
+            np.sqrt(np.square(x).mean()) for x in (found[0] - found[1], found[1] - zero)
+        )
+        assert lost > least * effect
