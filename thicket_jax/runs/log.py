@@ -298,6 +298,12 @@ def check_new(run_dir: pathlib.Path) -> None:
         raise RunError(f"{run_dir} exists and is not an empty directory; choose another")
 
 
+def check_born(run_dir: pathlib.Path) -> None:
+    """Raises `RunError` where a run was killed at its birth: there is nothing to go on with."""
+    if run_dir.is_dir() and not (run_dir / "config.json").exists() and _is_unborn(run_dir):
+        raise RunError(f"{run_dir} has nothing to go on with yet; start it with thicket run")
+
+
 def _is_unborn(run_dir: pathlib.Path) -> bool:
     """Whether a folder has nothing but what a kill at the birth of a run leaves."""
     names = {path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*")}

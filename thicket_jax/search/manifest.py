@@ -11,7 +11,7 @@ import numpy as np
 from thicket_jax.errors import RunError, ScoreError
 from thicket_jax.experts.population import Population
 from thicket_jax.runs import digests, files, lock
-from thicket_jax.runs.log import RunLog, check_new
+from thicket_jax.runs.log import RunLog, check_born, check_new
 from thicket_jax.runs.record import RunRecord
 from thicket_jax.scoring.scorer import ScorerProtocol
 from thicket_jax.scoring.scores import Scores
@@ -79,6 +79,7 @@ def before(run_dir: pathlib.Path, settings: Settings) -> int | str:
     if not settings.resume:
         check_new(run_dir)
         return settings.placement.block_size
+    check_born(run_dir)
     config = files.read_json(run_dir / "config.json", ("block_size",))
     check_unfinished(run_dir)
     if settings.placement.block_size != "auto":
