@@ -35,10 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     130, 143 and 129 when interrupted by Ctrl-C, SIGTERM and SIGHUP.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["help"] and words[1:]:
+        words = [*words[1:], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0 if words else 2
-    if words[0] == "--version":
+    if words == ["--version"]:
         import importlib.metadata
 
         print(f"thicket {importlib.metadata.version('thicket-jax')}")
