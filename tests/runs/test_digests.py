@@ -11,7 +11,7 @@ from reported_runs import arrays
 
 from thicket_jax.cli.main import main
 from thicket_jax.errors import RunError
-from thicket_jax.reports import report, results
+from thicket_jax.reports import figures, landscape_page, report, results
 from thicket_jax.runs import digests, export
 from thicket_jax.runs import record as run_record
 
@@ -73,6 +73,106 @@ def test_a_sample_of_the_bytes_of_every_file_counts(run):
             assert str(path) in str(caught.value) or str(segment) in str(caught.value)
             assert "\n" not in str(caught.value)
     run_record.load(run)
+
+
+def leaves(value, path=()):
+    """(path, value) of everything in a JSON value that is no object and no list."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, item in inside:
+        if isinstance(item, dict | list):
+            yield from leaves(item, (*path, name))
+        else:
+            yield (*path, name), item
+
+
+def other(value):
+    """A value of the same kind that is not `value`."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return "other" if value is None else f"{value}x"
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_every_value_of_every_json_file_counts(run, name):
+    whole = json.loads((run / name).read_text())
+    places = [path for path, _ in leaves(whole)]
+    for path in places[:: 1 + len(places) // 100]:
+        value = json.loads(json.dumps(whole))
+        inside = value
+        for part in path[:-1]:
+            inside = inside[part]
+        inside[path[-1]] = other(inside[path[-1]])
+        (run / name).write_text(json.dumps(value))
+        with pytest.raises(RunError, match=rf"{re.escape(name)} is damaged"):
+            run_record.load(run)
+    assert len(places) >= 12
+
+
+def test_a_file_of_another_run_and_half_a_file_are_named_and_a_file_too_many_changes_nothing(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(figures, "draw", lambda *_: [])
+    other_run = sealed_runs.whole_record()
+    other_run.train[1] = [0, 1, 0, 0]
+    sealed_runs.search(other_run, tmp_path / "other")
+    (run / "notes.txt").write_text("mine")
+    copied = run / "landscapes" / "copied"
+    copied.mkdir(parents=True)
+    (copied / "landscape.json").write_text("{}")
+    count = 0
+    for path in [path for path in sorted(run.rglob("*")) if path.is_file()]:
+        whole, beside = path.read_bytes(), tmp_path / "other" / path.relative_to(run)
+        theirs = [beside.read_bytes()] if beside.is_file() else []
+        for content in [whole[: len(whole) // 2], b"", *theirs]:
+            path.write_bytes(content)
+            if path.name == "notes.txt" or path.parent == copied or content == whole:
+                run_record.load(run)
+                continue
+            count += 1
+            with pytest.raises(RunError, match="is damaged"):
+                run_record.load(run)
+        path.write_bytes(whole)
+    assert count > 60
+    (copied / "landscape.json").write_text("{}")
+    assert landscape_page.load_all(run) == []
+
+
+def test_a_manifest_that_was_deleted_is_missed(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "draw", lambda *_: [])
+    whole = sealed_runs.whole_record()
+    whole.config["digests"] = digests.NAME
+    run = sealed_runs.search(whole, tmp_path / "run")
+    run_record.load(run)
+    (run / "manifest.json").unlink()
+    for read in (run_record.load, export.load_population, digests.check_unfinished):
+        with pytest.raises(RunError, match=r"manifest\.json is missing; restore it"):
+            read(run)
+
+
+def test_a_segment_of_another_run_or_of_another_place_is_named(tmp_path):
+    whole, logs = sealed_runs.whole_record(), {}
+    for name, seed in (("mine", 7), ("theirs", 8)):
+        whole.config["seed"] = seed
+        logs[name] = sealed_runs.log_of(whole, tmp_path / name)
+        logs[name].append(0, sealed_runs.scores_of(whole, 0, 2), 1.0)
+        logs[name].flush()
+    first = "experts_00000000_00000002"
+    mine, theirs = (logs[name].folder for name in logs)
+    copies = ((mine / first, mine / "experts_00000002_00000004"), (theirs / first, mine / first))
+    for source, to in copies:
+        (start,) = (start for start, _, _ in logs["mine"].segments())
+        assert start == 0
+        kept = shutil.move(to, tmp_path / "kept") if to.exists() else None
+        shutil.copytree(source, to)
+        with pytest.raises(RunError, match=rf"{to.name} is damaged: it is of another run, or of "):
+            list(logs["mine"].segments())
+        shutil.rmtree(to)
+        if kept is not None:
+            shutil.move(kept, to)
+    for log in logs.values():
+        log.close()
 
 
 # Orbax's own threads end badly where a read fails.
