@@ -33,7 +33,9 @@ def _write(run_dir: pathlib.Path, options: ExportOptions) -> pathlib.Path:
     config = files.read_json(run_dir / "config.json", ("task", "options"))
     # Refused before a model is read, or trained again.
     experts = export.load_population(run_dir)
-    export.check_wanted(run_dir, experts, to, rank=options.rank, merge=options.merge)
+    export.check_wanted(
+        run_dir, experts, to, rank=options.rank, merge=options.merge, dtype=options.dtype
+    )
     tell_of_digests(run_dir, progress.say)
     stored = with_cache(stored_options(run_dir, config))
     module = registry.module(config["task"])
@@ -46,4 +48,12 @@ def _write(run_dir: pathlib.Path, options: ExportOptions) -> pathlib.Path:
     save = getattr(module, "save", None)
     save = None if save is None else functools.partial(save, stored)
     with working(f"{run_dir} is as it was"):
-        return export.export(run_dir, params, to, rank=options.rank, merge=options.merge, save=save)
+        return export.export(
+            run_dir,
+            params,
+            to,
+            rank=options.rank,
+            merge=options.merge,
+            dtype=options.dtype,
+            save=save,
+        )

@@ -1,5 +1,6 @@
 """K experts → one parameter set: θ plus a weighted sum of their steps."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,28 +8,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.errors import ArgumentError
+from thicket_jax.errors import ArgumentError, check_choice
 from thicket_jax.experts.leaves import make_plan
-from thicket_jax.experts.perturbation import leaf_noise, sum_dtype
+from thicket_jax.experts.perturbation import leaf_noise, moved_dtype, sum_dtype
 from thicket_jax.experts.population import Population, check_experts
 from thicket_jax.experts.scales import leaf_scales
 
+_LOG = logging.getLogger("thicket_jax")
 
-def merge(params: Any, experts: Population, weights: Sequence[float] | None = None) -> Any:
+
+def merge(
+    params: Any,
+    experts: Population,
+    weights: Sequence[float] | None = None,
+    *,
+    dtype: str | None = None,
+) -> Any:
     """Returns one parameter set, θ + Σ_k w_k·σ_k·ε_k, with signs and scales as the law says.
 
     Streamed: one leaf and one expert's noise at a time, summed in float32 and rounded once to the
-    leaf's dtype. Memory: the result, and three float32 copies of the largest leaf.
+    leaf's dtype; a matrix of 16 bits under a law with `rounded=False` is not, and is float32. A
+    log message says so where most of what should move does not: the mean of steps is smaller than
+    each. Memory: the result, and three float32 copies of the largest leaf.
 
     Args:
       params: θ; never modified.
       experts: K experts.
       weights: K numbers; default 1/K each.
+      dtype: `"float32"` leaves every sum of 16 bits in float32, not rounded; None is as above.
 
     Raises:
-      ArgumentError: weights that are not K finite numbers.
+      ArgumentError: weights that are not K finite numbers, or another dtype.
     """
     check_experts("experts", experts)
+    check_dtype(dtype)
     if jnp.ndim(experts.ids) > 1:
         raise ArgumentError("experts are points of a plane, sums themselves; merge its basis")
     K = len(experts)
@@ -41,18 +54,43 @@ def merge(params: Any, experts: Population, weights: Sequence[float] | None = No
     plan = make_plan(params, experts.noise)
     scales = leaf_scales(params, plan)
     leaves, structure = jax.tree.flatten(params)
-    merged = [
-        _merge_leaf(leaf, experts, jnp.asarray(values, jnp.float32), scale, path=path)
-        if use
-        else leaf
-        for leaf, path, use, scale in zip(leaves, plan.paths, plan.chosen, scales, strict=True)
-    ]
+    merged, lost = list(leaves), []
+    for i, path in enumerate(plan.paths):
+        if not plan.chosen[i]:
+            continue
+        own = jnp.result_type(leaves[i])
+        kept = jnp.float32 if dtype else moved_dtype(experts.noise, plan.letters[i], own)
+        kept = jnp.promote_types(own, kept)
+        merged[i], moved, meant = _merge_leaf(
+            leaves[i], experts, jnp.asarray(values, jnp.float32), scales[i], path=path, dtype=kept
+        )
+        if 2 * int(moved) < int(meant):
+            lost.append(f"{path!r} ({own}): {int(moved) / int(meant):.2g}")
+    if lost:
+        _LOG.warning(
+            "the merged step is below half a unit in the last place of most weights in %d leaves; "
+            "of those weights move, in %s; with dtype='float32' (--dtype float32) none is rounded",
+            len(lost),
+            ", ".join(lost[:3]),
+        )
     return jax.tree.unflatten(structure, merged)
 
 
+def check_dtype(dtype: str | None) -> None:
+    """Raises `ArgumentError` for what is no dtype of a merge."""
+    if dtype is not None:
+        check_choice("dtype", dtype, ("float32",))
+
+
 def _merge_leaf_traced(
-    leaf: jax.Array, experts: Population, weights: jax.Array, scale: jax.Array, path: str
-) -> jax.Array:
+    leaf: jax.Array,
+    experts: Population,
+    weights: jax.Array,
+    scale: jax.Array,
+    path: str,
+    dtype: Any,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the sum, how many weights it moves, and how many have a step that is not 0."""
     wide = sum_dtype(leaf.dtype)
 
     def add(total: jax.Array, row: tuple) -> tuple[jax.Array, None]:
@@ -63,7 +101,8 @@ def _merge_leaf_traced(
 
     rows = (weights, experts.ids, experts.sigmas, experts.signs)
     total, _ = jax.lax.scan(add, jnp.zeros(leaf.shape, jnp.float32), rows)
-    return (leaf.astype(wide) + total.astype(wide)).astype(leaf.dtype)
+    merged = (leaf.astype(wide) + total.astype(wide)).astype(dtype)
+    return merged, (merged != leaf.astype(dtype)).sum(), (total != 0).sum()
 
 
-_merge_leaf = jax.jit(_merge_leaf_traced, static_argnames="path")
+_merge_leaf = jax.jit(_merge_leaf_traced, static_argnames=("path", "dtype"))

@@ -50,11 +50,17 @@ def check_wanted(
     *,
     rank: int | None = None,
     merge: int | None = None,
+    dtype: str | None = None,
 ) -> int:
     """Returns the rank or the count of what is to be exported; see `export` for what is refused."""
     wanted = check_count("rank" if merge is None else "merge", rank if merge is None else merge)
     if wanted > len(experts):
         raise ArgumentError(f"{run_dir} has {len(experts)} experts that did not fail, not {wanted}")
+    if dtype is not None and merge is None:
+        raise ArgumentError(
+            f"dtype={dtype!r} is of merges; an expert is written in the dtype it was scored in"
+        )
+    merging.check_dtype(dtype)
     if to.exists():
         raise ArgumentError(f"{to} exists; choose another folder")
     return wanted
@@ -67,9 +73,13 @@ def export(
     *,
     rank: int | None = None,
     merge: int | None = None,
+    dtype: str | None = None,
     save: Save | None = None,
 ) -> pathlib.Path:
     """Writes one expert's parameters, the bits that were scored, or a merge.
+
+    Under a low-rank law with `rounded=False` matrices of 16 bits are written in float32, as
+    `perturb` and `merge` return them.
 
     Everything comes from `params` and experts.json: the log is not read.
 
@@ -79,6 +89,7 @@ def export(
       to: folder of the checkpoint; must not exist.
       rank: of the expert, 1 is the best.
       merge: merge the best so many experts instead, with equal weights.
+      dtype: of a merge, as in `merge`.
       save: writes the checkpoint in the task's own format; default Orbax, as a pytree.
 
     Returns:
@@ -86,19 +97,19 @@ def export(
 
     Raises:
       RunError: the run is unfinished or damaged, or `params` are not its base.
-      ArgumentError: a rank or count beyond the experts, or `to` exists.
+      ArgumentError: a rank or count beyond the experts, a dtype of a single expert, or `to` exists.
     """
     experts = load_population(run_dir)
     config = files.read_json(run_dir / "config.json", ("task", "model", "versions", "fingerprints"))
     if files.fingerprint(params) != config["fingerprints"]["params"]:
         raise RunError(f"the base parameters are not those of {run_dir}; its base model changed")
-    wanted = check_wanted(run_dir, experts, to, rank=rank, merge=merge)
+    wanted = check_wanted(run_dir, experts, to, rank=rank, merge=merge, dtype=dtype)
     if merge is None:
         chosen = experts[wanted - 1 : wanted]
         tree = perturb(params, chosen[0])
     else:
         chosen = experts[:wanted]
-        tree = merging.merge(params, chosen)
+        tree = merging.merge(params, chosen, dtype=dtype)
     if save is None:
         checkpoints.save(to, tree)
     else:
@@ -107,6 +118,7 @@ def export(
             "task": config["task"],
             "base": {"model": config["model"], "fingerprint": config["fingerprints"]["params"]},
             "rank" if merge is None else "merge": wanted,
+            **({} if dtype is None else {"dtype": dtype}),
             "experts": chosen.to_json(),
         }
         save(tree, to, notes)

@@ -17,6 +17,7 @@ import numpy as np
 from thicket_jax.ensembles.combine import with_weights
 from thicket_jax.ensembles.prediction import Predictor
 from thicket_jax.errors import RunError, ScoreError, ThicketError
+from thicket_jax.experts import rounding
 from thicket_jax.experts.leaves import check_useful_rank
 from thicket_jax.experts.population import Population, check_key, unperturbed
 from thicket_jax.mapping.devices import from_first
@@ -106,7 +107,10 @@ def _execute(
     _check_inputs(problem)
     begins("compiling the program that scores")
     scorer = _scorer(problem, experts, settings)
-    scorer.expert_map.prepare(experts)
+    ready = scorer.expert_map
+    told = rounding.check(problem.params, ready.plan, experts, ready.scales)
+    about = {**about, "notes": [*about.get("notes", ()), *told]} if told else about
+    ready.prepare(experts)
     config = manifest.config_of(problem, experts, settings, about, scorer) if first else {}
     log = None
     if run_dir is not None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from thicket_jax.errors import ArgumentError, check_count
+from thicket_jax.experts import rounding
 from thicket_jax.experts.population import Population, check_experts
 from thicket_jax.mapping.devices import from_first
 from thicket_jax.mapping.placement import Placement
@@ -291,6 +292,9 @@ def select(
         piece=lambda B: rule.piece(N, B, k),
         grade=grade,
     )
+
+    ready = scorer.expert_map
+    rounding.check(params, ready.plan, population, ready.scales)
 
     def tell(now: RoundProgress) -> None:
         if progress is not None:

@@ -47,6 +47,9 @@ class Options:
     """Rank of each matrix' noise, with --noise low_rank."""
     factors: str = "gaussian"
     """Law of the two factors, with --noise low_rank: gaussian or rademacher."""
+    rounded: bool | None = None
+    """With --noise low_rank: round the steps of matrices where they meet 16 bits; default: yes, but
+    not for language models held in 16 bits, which would be built for every expert."""
     scale: str = "absolute"
     """absolute, relative (to each leaf's root mean square), or modular (σ is a step's norm)."""
     masses: str | None = None
@@ -106,7 +109,7 @@ class Options:
         """
         found = {}
         if not self.law().factored:
-            found = dict.fromkeys(("rank", "factors"), "belongs to --noise low_rank")
+            found = dict.fromkeys(("rank", "factors", "rounded"), "belongs to --noise low_rank")
         if not self.law().oriented:
             found["masses"] = "belongs to --scale modular"
         return found
@@ -120,12 +123,13 @@ class Options:
             rank=self.rank,
             factors=self.factors,
             masses=_masses(self.masses),
+            rounded=self.rounded is not False,
         )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the options as a JSON object, without those that the noise law does not have."""
         values = dataclasses.asdict(self)
-        for name in {"rank", "factors"} - self.law().options_json().keys():
+        for name in {"rank", "factors", "rounded"} - self.law().options_json().keys():
             del values[name]
         if self.masses is None:
             del values["masses"]

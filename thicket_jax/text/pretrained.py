@@ -77,10 +77,14 @@ def save(
     Args:
       base: folder of the checkpoint that `params` are a variation of.
       to: the new folder; must not exist.
-      params: as `load` returned them, perturbed or merged.
+      params: as `load` returned them, perturbed or merged. Of several dtypes, all are written in
+        float32, which holds them exactly; so `config.json` says.
       notes: JSON, kept as `thicket.json` in the folder: where the weights come from.
 
     Returns:
       The folder's absolute path. The bytes are those of `params`.
     """
-    return save_checkpoint(base, to, iter(leaf_paths(params)), notes=notes)
+    pairs = iter(leaf_paths(params))
+    if len({leaf.dtype for leaf in jax.tree.leaves(params)}) > 1:
+        pairs = ((name, leaf.astype("float32")) for name, leaf in pairs)
+    return save_checkpoint(base, to, pairs, notes=notes)

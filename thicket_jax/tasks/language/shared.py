@@ -18,6 +18,7 @@ import numpy as np
 from thicket_jax.ensembles.combine import combine_rules
 from thicket_jax.errors import ArgumentError, DataError, ScoreError, check_count
 from thicket_jax.experts.leaves import check_useful_rank
+from thicket_jax.experts.low_rank import LowRank
 from thicket_jax.mapping.devices import memory_bytes
 from thicket_jax.scoring.metrics import metric
 from thicket_jax.scoring.scores import TIMED_OUT, Graded
@@ -34,6 +35,7 @@ from thicket_jax.text.pretrained import Pretrained
 
 _KS = (1, 10, 50)
 _WORKERS_PER_CORE = 8
+_TEMPERATURES = 1e-3, 1e3
 _CPU_CACHE_BYTES = 2**24  # of keys and values side by side; more rows only leave the cache
 _ACCELERATOR_SHARE = 0.25  # of its memory for one expert's keys and values
 
@@ -86,6 +88,7 @@ class Options(task.Options):
 
         Raises:
           ArgumentError: an option that cannot work, whatever the model and the data are.
+          DataError: the model has no config.json that can be read, where it says the dtype.
         """
         if not self.model:
             raise ArgumentError(
@@ -104,6 +107,11 @@ class Options(task.Options):
             test_items=self.train_items if self.test_items is None else self.test_items,
         )
         found.check()
+        if found.rounded is None and found.noise == LowRank.name:
+            auto = found.precision == "auto"
+            dtype = read_config(found.model).dtype if auto else found.precision
+            if dtype != "float32":
+                found = dataclasses.replace(found, rounded=False)
         return found
 
     def check(self) -> None:
@@ -119,12 +127,13 @@ class Options(task.Options):
                 f"grade_workers={self.grade_workers} is more than {most}, {_WORKERS_PER_CORE} for "
                 "each core here"
             )
-        if not 0 < self.sample_temperature < float("inf"):
+        low, high = _TEMPERATURES
+        if not low <= self.sample_temperature <= high:
             raise ArgumentError(
-                f"sample_temperature={self.sample_temperature} must be positive and finite"
+                f"sample_temperature={self.sample_temperature} must be {low} to {high}"
             )
         task.check_seconds("grade_seconds", self.grade_seconds)
-        if not 0 < self.sample_top_p <= 1:
+        if not np.finfo(np.float32).tiny <= self.sample_top_p <= 1:
             raise ArgumentError(f"sample_top_p={self.sample_top_p} must be above 0, and 1 at most")
 
     def unread(self) -> dict[str, str]:
