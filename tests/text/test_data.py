@@ -195,6 +195,46 @@ def test_a_bad_file_is_one_line_with_its_place(tmp_path, name, content, expected
     assert len(text) < len(str(path)) + 300
 
 
+NO_NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999", "-2.5E400"]
+DEPTHS = ["{}", "[1, {}]", '{{"a": [{{"b": {}}}]}}']
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("word", NO_NUMBERS)
+def test_a_json_number_that_is_none_is_refused_with_its_line(tmp_path, word, depth):
+    row = '{"question": "NaN, \\"Infinity 1e999", "answer": ' + depth.format(word) + "}"
+    good = '{"question": "-Infinity NaN -2.5E400", "answer": "NaN"}'
+    assert f"line 3: {word} is" in message(
+        read_rows, write(tmp_path / "a.jsonl", f"{good}\n\n{row}\n"), QA
+    )
+    listed = write(tmp_path / "a.json", f"[\n{good},\n{good},\n{row}]")
+    assert f"line 4: {word} is" in message(read_rows, listed, QA)
+    assert len(read_rows(write(tmp_path / "b.jsonl", good), QA)) == 1
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", " NAN", "-nan"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_nan_in_a_needed_value_of_a_table_is_refused_with_its_line(tmp_path, name, word):
+    rows = [{"question": "q", "answer": "a", "note": "nan"}]
+    delimiter = "," if name.endswith("csv") else "\t"
+    assert len(read_rows(write(tmp_path / name, as_csv(rows, delimiter)), QA)) == 1
+    for column in QA:
+        spoiled = write(tmp_path / name, as_csv([*rows, {**rows[0], column: word}], delimiter))
+        text = message(read_rows, spoiled, QA)
+        assert f"{name} line 3 has {word.strip()} in {column!r}" in text
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [1.0, float("-inf")]], ids=str)
+def test_no_number_of_parquet_is_nan(tmp_path, value):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    good = [0.5] if isinstance(value, list) else 0.5
+    rows = [{"question": "q", "answer": good}, {"question": "r", "answer": value}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    text = message(read_rows, tmp_path / "a.parquet", QA)
+    assert "a.parquet row 2 has " in text and "in 'answer', which equals no answer" in text
+
+
 def test_a_path_that_is_no_file(tmp_path):
     assert "is a folder, not a data file; the task reads question" in message(
         read_rows, tmp_path, QA

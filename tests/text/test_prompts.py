@@ -11,10 +11,12 @@ import pytest
 
 from thicket_jax.errors import ArgumentError, DataError
 from thicket_jax.text.prompts import (
+    around,
     bucket,
     check_lengths,
     lay_out,
     open_tokenizer,
+    question,
     render,
     texts,
     unlay,
@@ -285,21 +287,103 @@ def test_texts_against_one_row_at_a_time(stories):
     assert isinstance(found[0, 0], str)
 
 
-@pytest.mark.parametrize("appends", [True, False])
-def test_an_end_token_that_the_tokenizer_appends_is_left_out(tmp_path, appends):
+def with_special_tokens(folder, template):
+    """A tokenizer that puts special tokens around a text; an empty template: none."""
     tokenizers = pytest.importorskip("tokenizers")
-    folder = folder_of(tmp_path / "model")
-    place = folder / "tokenizer.json"
+    place = folder_of(folder) / "tokenizer.json"
     tokenizer = tokenizers.Tokenizer.from_file(str(place))
-    end = tokenizer.token_to_id("</s>")
-    if appends:
-        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-            single="$A </s>", special_tokens=[("</s>", end)]
-        )
-        tokenizer.save(str(place))
-    opened = open_tokenizer(folder)
-    assert opened.eos_ids == (end,)
-    plain = opened._inner("one two", add_special_tokens=False)["input_ids"]
-    assert opened.encode("one two")[-len(plain) :] == list(plain)
-    assert (opened._inner("one two")["input_ids"][-1] == end) is appends
-    assert opened.encode("one </s>")[-1] == end  # said by the prompt itself
+    known = [(token, tokenizer.token_to_id(token)) for token in ("<unk>", "<s>", "</s>")]
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single=template or "$A", special_tokens=known
+    )
+    tokenizer.save(str(place))
+    return open_tokenizer(folder)
+
+
+@pytest.mark.parametrize("after", ["", "</s>", "<unk>", "</s> </s>", "<unk> </s>"])
+@pytest.mark.parametrize("before", ["", "<s>", "<s> <unk>"])
+def test_what_a_tokenizer_appends_is_left_out_and_what_it_puts_before_is_kept(
+    tmp_path, before, after
+):
+    opened = with_special_tokens(tmp_path / "model", f"{before} $A {after}".strip())
+    inner = opened._inner
+    first = inner.convert_tokens_to_ids(before.split())
+    last = inner.convert_tokens_to_ids(after.split())
+    for text in ("one two", "", " a\n", "one </s>", "</s>", "<s> one", "Lily's café 🙂"):
+        plain = list(inner(text, add_special_tokens=False)["input_ids"])
+        assert list(inner(text)["input_ids"]) == [*first, *plain, *last]
+        assert opened.encode(text) == [*first, *plain]
+        assert render(opened, text) == render(opened, text, chat=False) == [*first, *plain]
+
+
+def test_an_end_token_asked_for_by_the_settings_is_left_out(tmp_path):
+    plain = open_tokenizer(folder_of(tmp_path / "plain"))
+    told = open_tokenizer(folder_of(tmp_path / "told", add_eos_token=True, add_bos_token=True))
+    for text in ("one two", "one </s>"):
+        assert told.encode(text) == plain.encode(text)
+
+
+SYSTEM = {"role": "system", "content": "Add."}
+USER = {"role": "user", "content": "1 and 2?"}
+SAID = {"role": "assistant", "content": "3"}
+
+
+@pytest.mark.parametrize(
+    "value", [[USER], [SYSTEM, USER], [USER, SAID, USER], [SYSTEM, USER, SAID, USER, SAID, USER]]
+)
+def test_a_conversation_is_messages_of_text(value):
+    assert question(value, "q") == value
+    more = [{**each, "name": None, "weight": 1} for each in value]
+    parts = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in value]
+    null = [
+        {**each, "content": [{**part, "image_url": None} for part in each["content"]]}
+        for each in parts
+    ]  # as parquet has them
+    assert question(more, "q") == question(parts, "q") == question(null, "q") == value
+    two = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert question([{**USER, "content": two}], "q") == [{**USER, "content": "a\nb"}]
+    assert around(value, "<", ">")[-1]["content"] == "<1 and 2?>"
+    assert around(value, "<", ">")[:-1] == value[:-1] and value[-1] == USER
+
+
+@pytest.mark.parametrize("value", ["text", "[1, 2]", "[role, content]", '[{"x": "role content"}]'])
+def test_a_text_stays_a_text(value):
+    assert question(value, "q") == value
+    assert (question(5, "q"), question(0.5, "q")) == ("5", "0.5")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ([SAID], "message 1 of its q has the role 'assistant'; a conversation has a system"),
+        ([SYSTEM], "its q ends with a message of the system; the last one must be the user's"),
+        ([USER, SAID], "its q ends with a message of the assistant"),
+        ([USER, USER], "message 2 of its q has the role 'user'"),
+        ([USER, SYSTEM], "message 2 of its q has the role 'system'"),
+        ([SYSTEM, SYSTEM, USER], "message 2 of its q has the role 'system'"),
+        ([SYSTEM, SAID, USER], "message 2 of its q has the role 'assistant'"),
+        ([{**USER, "role": "tool"}], "the role 'tool'"),
+        ([{**USER, "role": "User"}], "the role 'User'"),
+        ([{**USER, "role": None}], "the role None"),
+        ([{**USER, "content": None}], "has the content None, which is no text"),
+        ([{**USER, "content": 5}], "has the content 5, which is no text"),
+        ([{**USER, "content": "  "}], "message 1 of its q is empty"),
+        ([{**USER, "content": []}], "message 1 of its q is empty"),
+        ([{**USER, "content": ["hi"]}], "a part that is no text but 'hi'"),
+        ([{**USER, "content": [{"type": "image", "url": "x"}]}], "no text but {'type': 'image'"),
+        ([{**USER, "content": [{"type": "text"}]}], "has the content None"),
+        ([{**USER, "content": [{"text": "hi"}]}], "no text but {'text': 'hi'}"),
+        ([{"role": "user"}], "message 1 of its q has no role and content but is"),
+        ([{"from": "human", "value": "hi"}], "neither text nor a list of messages"),
+        ([USER, "hi"], "message 2 of its q has no role and content but is 'hi'"),
+        (USER, "its q is an object"),
+        ({"messages": [USER]}, "its q is an object"),
+        (json.dumps([SYSTEM, USER]), "is a list of messages written as text; give the list"),
+        (f" {[SYSTEM, USER]} ", "is a list of messages written as text"),
+        (["a", "b"], "its q ['a', 'b'] is neither text nor a list of messages"),
+        (True, "its q True is neither"),
+        ([], "its q [] is neither"),
+    ],
+)
+def test_what_is_no_conversation_is_one_line(value, said):
+    assert said in message(DataError, question, value, "q")

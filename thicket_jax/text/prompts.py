@@ -4,6 +4,8 @@ Shapes: n experts, B items, C chunks that are decoded one after another, R rows 
 prompt tokens, T generated tokens.
 """
 
+import ast
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,11 +22,13 @@ __all__ = [
     "LAYOUT",
     "Messages",
     "Tokenizer",
+    "around",
     "bucket",
     "check_lengths",
-    "is_messages",
     "lay_out",
+    "messages",
     "open_tokenizer",
+    "question",
     "render",
     "texts",
     "unlay",
@@ -65,22 +69,120 @@ def render(
     return tokenizer.encode(f"{system}\n\n{prompt}" if system else prompt)
 
 
-def is_messages(value: Any) -> bool:
-    """Whether a value of a data file is a conversation.
+def question(value: Any, name: str) -> str | list[dict[str, str]]:
+    """Returns what a value of a data file asks: a text (numbers are), or a conversation's messages.
 
-    >>> is_messages([{"role": "user", "content": "hi"}]), is_messages(["hi"])
-    (True, False)
+    Args:
+      value: as the file has it.
+      name: what an error calls it, such as its column.
+
+    Raises:
+      DataError: it is neither, or a conversation that no model can go on with; see `messages`.
+
+    Example:
+      >>> question(12, "question"), question([{"role": "user", "content": "hi"}], "question")
+      ('12', [{'role': 'user', 'content': 'hi'}])
     """
-    return (
-        isinstance(value, list)
-        and len(value) > 0
-        and all(
-            isinstance(message, dict)
-            and isinstance(message.get("role"), str)
-            and isinstance(message.get("content"), str)
-            for message in value
+    found = messages(value, name)
+    if found is not None:
+        return found
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f"its {name} {value!r:.80} is neither text nor a list of messages")
+    return str(value)
+
+
+def messages(value: Any, name: str) -> list[dict[str, str]] | None:
+    """Returns the messages of a conversation, or None for a value that is none.
+
+    A conversation is a list of messages, each with `role` and `content`: a system message or none,
+    then user and assistant in turn, the user last. A content is text, or a list of parts of
+    `{"type": "text", "text": ...}`, which are put below each other. What else a message has is not
+    read.
+
+    Raises:
+      DataError: a list of objects, or the text of one, that is not such a conversation.
+    """
+    if isinstance(value, str):
+        if _is_written_out(value):
+            raise DataError(
+                f"its {name} is a list of messages written as text; give the list itself, in JSON "
+                "or parquet"
+            )
+        return None
+    if isinstance(value, dict):
+        raise DataError(f"its {name} is an object, neither text nor a list of messages")
+    if not (isinstance(value, list) and any(isinstance(each, dict) for each in value)):
+        return None
+    found = []
+    for number, message in enumerate(value, 1):
+        where = f"message {number} of its {name}"
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            raise DataError(
+                f"its {name} is neither text nor a list of messages: {where} has no role and "
+                f"content but is {message!r:.60}"
+            )
+        found.append({"role": message["role"], "content": _content(message["content"], where)})
+        if message["role"] != _next_role(found[:-1], message["role"]):
+            raise DataError(
+                f"{where} has the role {message['role']!r:.40}; a conversation has a system "
+                "message or none, then user and assistant in turn"
+            )
+    if found[-1]["role"] != "user":
+        raise DataError(
+            f"its {name} ends with a message of the {found[-1]['role']}; the last one must be the "
+            "user's, which is what is asked"
         )
-    )
+    return found
+
+
+def _next_role(before: Sequence[Mapping[str, str]], role: Any) -> str:
+    """The role that the next message must have, of two that it may have the given one."""
+    if not before and role == "system":
+        return "system"
+    return "assistant" if before and before[-1]["role"] == "user" else "user"
+
+
+def _content(value: Any, where: str) -> str:
+    """The text of a message, whether it is one or a list of parts."""
+    parts = value if isinstance(value, list) else [{"type": "text", "text": value}]
+    texts = []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text":
+            raise DataError(f"{where} has a part that is no text but {part!r:.60}; leave it out")
+        if not isinstance(part.get("text"), str):
+            raise DataError(f"{where} has the content {part.get('text')!r:.60}, which is no text")
+        texts.append(part["text"])
+    text = "\n".join(texts)
+    if not text.strip():
+        raise DataError(f"{where} is empty; give it a text")
+    return text
+
+
+def _is_written_out(text: str) -> bool:
+    """Whether a text is a list of messages as JSON or Python writes it."""
+    if not (text.lstrip()[:1] == "[" and "role" in text and "content" in text):
+        return False
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        return bool(value) and all(isinstance(each, dict) and "role" in each for each in value)
+    return False
+
+
+def around(prompt: str | Messages, before: str = "", after: str = "") -> str | Messages:
+    """Returns a prompt with text before and after it: of messages, around the last one's.
+
+    Example:
+      >>> around("2 + 2?", after=" Be brief."), around([{"role": "user", "content": "?"}], "a")
+      ('2 + 2? Be brief.', [{'role': 'user', 'content': 'a?'}])
+    """
+    if isinstance(prompt, str):
+        return f"{before}{prompt.strip()}{after}"
+    *earlier, last = prompt
+    return [*earlier, {**last, "content": f"{before}{last['content'].strip()}{after}"}]
 
 
 def check_lengths(prompts: Sequence[Sequence[int]], max_tokens: int, max_positions: int) -> None:

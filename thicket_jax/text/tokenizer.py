@@ -36,18 +36,18 @@ class Tokenizer:
     eos_ids: tuple[int, ...]
     has_chat_template: bool
     _inner: Any = dataclasses.field(repr=False)
+    _before: tuple[int, ...] = dataclasses.field(repr=False)  # what it puts before a plain text
 
     def encode(self, text: str) -> list[int]:
         """Returns the tokens of a plain text, with those that the tokenizer itself puts before it.
 
-        An end token that it puts after it is left out: the text is there to be gone on with.
+        What it puts after it, such as an end token, is left out: the text is there to be gone on
+        with.
         """
         tokens = list(self._inner(text, verbose=False)["input_ids"])
-        if tokens and tokens[-1] in self.eos_ids:
-            plain = self._inner(text, verbose=False, add_special_tokens=False)["input_ids"]
-            if list(plain)[-1:] != tokens[-1:]:
-                tokens.pop()
-        return tokens
+        plain = list(self._inner(text, verbose=False, add_special_tokens=False)["input_ids"])
+        end = len(self._before) + len(plain)
+        return tokens[:end] if tokens[:end] == [*self._before, *plain] else tokens
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Returns the tokens of a conversation up to where the assistant's answer begins.
@@ -128,7 +128,19 @@ def open_tokenizer(folder: str | pathlib.Path) -> Tokenizer:
         eos_ids=() if end is None else (int(end),),
         has_chat_template=bool(inner.chat_template),
         _inner=inner,
+        _before=_before(inner),
     )
+
+
+def _before(inner: Any) -> tuple[int, ...]:
+    """The tokens that a tokenizer puts before any text: those before a text's own."""
+    for probe in ("a", "1", "the"):
+        whole = list(inner(probe, verbose=False)["input_ids"])
+        own = list(inner(probe, verbose=False, add_special_tokens=False)["input_ids"])
+        for start in range(len(whole) - len(own) + 1):
+            if own and whole[start : start + len(own)] == own:
+                return tuple(whole[:start])
+    return ()
 
 
 def _dated(template: str) -> str:

@@ -6,7 +6,6 @@ from language_tasks import OWN, asked, build, said, write
 
 from thicket_jax.errors import ArgumentError, DataError
 from thicket_jax.tasks.language import qa
-from thicket_jax.text.prompts import open_tokenizer
 
 pytest.importorskip("transformers")
 
@@ -74,27 +73,56 @@ def test_qa_takes_own_columns_an_own_grader_and_an_own_prompt(
     assert task.provenance["grader"] == str(tmp_path / "my_grades.py:share")
 
 
-def test_messages_go_through_the_chat_template(models, tmp_path, in_process):
-    messages = [
-        [{"role": "system", "content": "Add."}, {"role": "user", "content": f"{i} and 2?"}]
-        for i in range(2)
-    ]
-    rows = [{"question": each, "answer": "2"} for each in messages]
+def test_messages_have_no_place_in_a_prompt_of_ones_own(models, tmp_path, in_process):
+    rows = [{"question": [{"role": "user", "content": f"{i}?"}], "answer": "2"} for i in range(2)]
     data = str(write(tmp_path / "chats.jsonl", rows))
-    task = build(qa, models / "chat", data=data, train_items=1, test_items=1)
-    chat = open_tokenizer(models / "chat")
-    tokens, start = (np.asarray(task.problem.train[name]).ravel() for name in ("tokens", "start"))
-    assert tokens[start[0] :].tolist() in [chat.chat(each) for each in messages]
-    with pytest.raises(DataError, match="list of messages, and there is no chat template in"):
-        build(qa, models / "plain", data=data, train_items=1, test_items=1)
-    with pytest.raises(DataError, match="system message of its own; leave --system out"):
-        build(qa, models / "chat", data=data, train_items=1, test_items=1, system="Be brief.")
     with pytest.raises(ArgumentError, match="cannot hold the messages of question"):
         build(qa, models / "chat", data=data, train_items=1, test_items=1, prompt="{question}!")
-    other = [{"question": [{"text": f"{i} and 2?"}], "answer": "2"} for i in range(2)]
-    data = str(write(tmp_path / "other.jsonl", other))
-    with pytest.raises(DataError, match="neither text nor a list of messages"):
-        build(qa, models / "chat", data=data, train_items=1, test_items=1)
+
+
+@pytest.mark.parametrize(
+    ("column", "prompt", "found"),
+    [
+        (["a", 2], "{more}", "a, 2"),
+        (["a", 2], "{more[1]}", "2"),
+        ({"x": "y"}, "{more[x]}", "y"),
+        (2.5, "{more:.2f}", "2.50"),
+        ("e", "{more!r}", "'e'"),
+        ({"x": "y"}, "{more}", None),
+        ([{"x": "y"}], "{more}", None),
+        ({"x": ["y", {"z": 1}]}, "{more[x]}", None),
+        (["a", None], "{more}", None),
+        (None, "{more}", None),
+    ],
+)
+def test_a_prompt_has_no_value_as_python_writes_it(
+    column, prompt, found, models, tokenizer, tmp_path, in_process
+):
+    rows = [{"question": f"{i}?", "answer": "2", "more": column} for i in range(2)]
+    data = str(write(tmp_path / "all.jsonl", rows))
+    options = {"data": data, "train_items": 1, "test_items": 1, "prompt": prompt}
+    if found is None:
+        with pytest.raises(DataError, match="neither text nor a list of texts; mend the row of"):
+            build(qa, models / "plain", **options)
+    else:
+        task = build(qa, models / "plain", **options)
+        assert asked(tokenizer, task.problem.train) == [found]
+
+
+@pytest.mark.parametrize(
+    ("options", "row"),
+    [
+        ({"grader": "exact"}, {"answer": ["2", {"x": 1}]}),
+        ({"grader": "exact"}, {"answer": {"x": 1}}),
+        ({"grader": "math"}, {"answer": [["2"]]}),
+        ({"grader": "contains-word", "choices": "of"}, {"answer": "2", "of": ["2", {"x": 1}]}),
+        ({"grader": "contains-word", "choices": "of"}, {"answer": "2", "of": ["2", None]}),
+    ],
+)
+def test_an_answer_and_choices_are_texts(options, row, models, tmp_path, in_process):
+    data = str(write(tmp_path / "all.jsonl", [{"question": f"{i}?", **row} for i in range(2)]))
+    with pytest.raises(DataError, match=r"in it, which is no text; mend the row of"):
+        build(qa, models / "plain", data=data, train_items=1, test_items=1, **options)
 
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])

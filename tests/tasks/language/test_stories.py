@@ -6,7 +6,7 @@ import pytest
 from language_models import STORIES
 from language_tasks import asked, build, said
 
-from thicket_jax.errors import DataError
+from thicket_jax.errors import ArgumentError
 from thicket_jax.tasks.language import stories
 from thicket_jax.text.prompts import open_tokenizer
 
@@ -24,7 +24,7 @@ def test_stories_deals_out_its_prompts_without_overlap(models, tokenizer, in_pro
     # More of one part does not change the other.
     more = build(stories, models / "plain", train_items=301, test_items=2)
     assert asked(tokenizer, more.problem.train)[:300] == found[:300]
-    with pytest.raises(DataError, match=r"stories has 750 prompts, not 500 .* and 251 "):
+    with pytest.raises(ArgumentError, match=r"stories has 750 prompts, not 500 .* and 251 "):
         build(stories, models / "plain", train_items=500, test_items=251)
 
 

@@ -1,6 +1,7 @@
 """Questions and answers of your own: any JSONL, JSON, CSV or parquet file, and a grader by name."""
 
 import dataclasses
+import string
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.graders import GRADERS, find
 from thicket_jax.text.graders.numbers import flexible, strict
 from thicket_jax.text.graders.words import normal
-from thicket_jax.text.prompts import Messages, is_messages
+from thicket_jax.text.prompts import Messages, messages
 
 _EXTRACTIONS = ("strict", "flexible")
 _EXTRACTING = ("numeric", "math")  # graders that find an answer in two ways
@@ -62,7 +63,7 @@ class Options(shared.Options):
         return found
 
 
-def build(options: Options) -> task.Task:
+def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
     find(options.grader)
     needed = [options.question, options.answer]
@@ -70,24 +71,17 @@ def build(options: Options) -> task.Task:
     split = shared.read_split(options, tuple(needed), identity=(options.question,))
 
     def prompt(row: Mapping[str, Any]) -> str | Messages:
-        question = row[options.question]
-        if is_messages(question):
+        question = messages(row[options.question], options.question)
+        if question is not None:
             if options.prompt != "{question}":
                 raise ArgumentError(
                     f"--prompt {options.prompt!r} cannot hold the messages of {options.question}; "
                     "leave it out"
                 )
             return question
-        if isinstance(question, list | dict) and any(
-            isinstance(part, dict) for part in [question, *question]
-        ):
-            raise DataError(
-                f"its {options.question} is neither text nor a list of messages, each with role "
-                "and content as text"
-            )
-        columns = {name: _shown(value) for name, value in row.items()}
+        columns = {**row, "question": row[options.question]}
         try:
-            return options.prompt.format(**{**columns, "question": _shown(row[options.question])})
+            return _Prompt().vformat(options.prompt, (), columns)
         except (LookupError, ValueError, AttributeError, TypeError) as error:
             raise ArgumentError(
                 f"--prompt {options.prompt!r} cannot be filled in ({type(error).__name__}: {error})"
@@ -106,26 +100,45 @@ def build(options: Options) -> task.Task:
             found["choices"] = _choices(row[options.choices], found["answer"], options.choices)
         return found
 
-    return shared.build(options, shared.Spec("qa", options.grader, prompt, item), split)
+    return shared.build(options, shared.Spec("qa", options.grader, prompt, item), split, tell)
 
 
-def _shown(value: Any) -> Any:
-    """A list as words between commas: choices in a prompt."""
-    return ", ".join(map(str, value)) if isinstance(value, list) else value
+class _Prompt(string.Formatter):
+    """Fills columns in; a list is its words between commas, as choices are in a prompt."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        """Returns a value as text; what would be written as Python writes it is refused."""
+        parts = value if isinstance(value, list) else [value]
+        if any(part is None or isinstance(part, list | dict) for part in parts):
+            raise DataError(
+                f"a column that --prompt names holds {value!r:.60}, which is neither text nor a "
+                "list of texts"
+            )
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        return str(super().format_field(shown, format_spec))
 
 
 def _answer(value: Any, grader: str) -> Any:
     """The right answer as one of the package's graders reads it."""
     if grader in ("exact", "contains-word"):
-        accepted = [str(each) for each in (value if isinstance(value, list) else [value])]
+        accepted = _texts(value if isinstance(value, list) else [value], "answer")
         if not accepted or not all(map(normal, accepted)):
             raise DataError(f"its answer {value!r:.80} is empty")
         return accepted
     if grader == "numeric" and (isinstance(value, list) or not _is_number(str(value))):
         raise DataError(f"its answer {value!r:.80} is no number, which the grader numeric reads")
-    if grader == "math" and not str(value).strip():
+    parts = value if isinstance(value, list) else [value]
+    if grader == "math" and not all(part.strip() for part in _texts(parts, "answer") or [""]):
         raise DataError(f"its answer {value!r:.80} is empty")
     return value
+
+
+def _texts(values: list[Any], name: str) -> list[str]:
+    """Values as text; an object, a list or nothing among them is a `DataError`."""
+    for value in values:
+        if value is None or isinstance(value, list | dict):
+            raise DataError(f"its {name} has {value!r:.60} in it, which is no text")
+    return [str(value) for value in values]
 
 
 def _is_number(text: str) -> bool:
@@ -135,7 +148,7 @@ def _is_number(text: str) -> bool:
 def _choices(value: Any, accepted: list[str], column: str) -> list[str]:
     if not isinstance(value, list):
         raise DataError(f"its {column} {value!r:.80} must be a list, as JSON has them")
-    choices = [str(each) for each in value]
+    choices = _texts(value, column)
     if {normal(each) for each in accepted}.isdisjoint(map(normal, choices)):
         raise DataError(f"its answer {', '.join(accepted)!r:.80} is none of its {column}")
     return choices

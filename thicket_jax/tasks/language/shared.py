@@ -133,7 +133,7 @@ class Options(task.Options):
                 f"sample_temperature={self.sample_temperature} must be {low} to {high}"
             )
         task.check_seconds("grade_seconds", self.grade_seconds)
-        if not np.finfo(np.float32).tiny <= self.sample_top_p <= 1:
+        if not float(np.finfo(np.float32).tiny) <= self.sample_top_p <= 1:
             raise ArgumentError(f"sample_top_p={self.sample_top_p} must be above 0, and 1 at most")
 
     def unread(self) -> dict[str, str]:
@@ -239,7 +239,7 @@ def build(options: Options, spec: Spec, split: Split, tell: task.Tell = task.qui
         name=spec.name,
         model=model.description,
         problem=problem,
-        notes=(*spec.notes, *split.notes, *_unsaid(tokenizer, config)),
+        notes=(*spec.notes, *split.notes),
         provenance={
             "data": split.provenance,
             "grader": spec.grader,
@@ -401,16 +401,6 @@ def _check_fit(options: Options, config: Config, encoded: Sequence[Sequence[int]
             f"{options.model}: its tokenizer gives token {largest}, but config.json has "
             f"{config.vocab_size} tokens; are they of one checkpoint?"
         )
-
-
-def _unsaid(tokenizer: prompts.Tokenizer, config: Config) -> tuple[str, ...]:
-    """The note on a tokenizer that has more tokens than the model."""
-    if tokenizer.size <= config.vocab_size:
-        return ()
-    return (
-        f"The tokenizer has {tokenizer.size} tokens and the model {config.vocab_size}; the model "
-        "never says one of the others.",
-    )
 
 
 def _rows(options: Options, model: Pretrained, width: int, count: int) -> int:

@@ -10,9 +10,11 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import pathlib
+import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from thicket_jax.errors import DataError
@@ -47,6 +49,9 @@ def read_rows(path: str | pathlib.Path, needed: Sequence[Column]) -> list[Row]:
     an object with one such list in it, or JSON lines; `.csv` and `.tsv` a header line, and every
     value is text; `.parquet` needs pyarrow, and dates, decimals and bytes become text. All but
     parquet may be compressed (`.gz`). Text is UTF-8; line ends inside values stay as they are.
+
+    No number is NaN or infinite, at any depth, and no needed value of a CSV file is the word nan,
+    which is how tables write that there is none.
 
     Args:
       path: the file.
@@ -116,7 +121,7 @@ def _text(path: pathlib.Path, raw: bytes) -> str:
 def _loaded(path: pathlib.Path, text: str, line: int = 1) -> Any:
     """The JSON value of `text`, which begins on line `line` of the file."""
     try:
-        value = json.loads(text, parse_constant=_no_number)
+        value = json.loads(text, parse_constant=_no_number, parse_float=_number)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
         return value
@@ -124,15 +129,42 @@ def _loaded(path: pathlib.Path, text: str, line: int = 1) -> Any:
         at = line + error.lineno - 1
         what = f"not JSON, {error.msg} at column {error.colno}"
         raise DataError(f"{path} line {at}: {what}; {_WANTED}") from error
+    except _NotANumberError as error:
+        at = line + _lines_before(text, error.word)
+        raise DataError(f"{path} line {at}: {error}") from error
     except (ValueError, RecursionError) as error:  # half a character, a number of 5000 digits
         raise DataError(
             f"{path} line {line}: {_short(str(error), 2 * _SHOWN)}; {_WANTED}"
         ) from error
 
 
+class _NotANumberError(ValueError):
+    """A word that Python reads as a number, and that is none in JSON."""
+
+    def __init__(self, word: str, reason: str) -> None:
+        super().__init__(f"{_short(word)} {reason}")
+        self.word = word
+
+
 def _no_number(word: str) -> Any:
     """Refuses NaN and Infinity, which Python reads and JSON lacks: no answer equals them."""
-    raise ValueError(f"{word} is not JSON and equals no answer; write null, or leave the row out")
+    raise _NotANumberError(word, "is not JSON and equals no answer; write null, or leave the row out")
+
+
+def _number(word: str) -> float:
+    """A number of a JSON file; one that is too large for Python's would become infinite."""
+    number = float(word)
+    if math.isinf(number):
+        raise _NotANumberError(word, "is too large for a number; write it as text")
+    return number
+
+
+def _lines_before(text: str, word: str) -> int:
+    """How many lines stand before a word that is in no string of a JSON text."""
+    for match in re.finditer(rf'"(?:[^"\\]|\\.)*"|({re.escape(word)})', text):
+        if match[1]:
+            return text.count("\n", 0, match.start())
+    return 0
 
 
 def _json_lines(path: pathlib.Path, raw: bytes, needed: Sequence[Column]) -> _Numbered:
@@ -211,7 +243,15 @@ def _table(path: pathlib.Path, raw: bytes, needed: Sequence[Column], delimiter: 
                 f"{path} line {line} has {len(fields)} values and the header has {len(header)} "
                 f"columns ({_short(', '.join(header))}); quote values with delimiters in them"
             )
-        yield f"line {line}", dict(zip(header, fields, strict=True))
+        row = dict(zip(header, fields, strict=True))
+        read = {name for column in needed for name in alternatives(column)}
+        for name in read & row.keys():
+            if row[name].strip().lower().lstrip("+-") == "nan":
+                raise DataError(
+                    f"{path} line {line} has {row[name].strip()} in {name!r}, which equals no "
+                    "answer; write the value, or leave the row out"
+                )
+        yield f"line {line}", row
 
 
 def _csv(path: pathlib.Path, raw: bytes, needed: Sequence[Column]) -> _Numbered:
@@ -235,7 +275,25 @@ def _parquet(path: pathlib.Path, raw: bytes, needed: Sequence[Column]) -> _Numbe
         reason = _short(str(error), 2 * _SHOWN)
         raise DataError(f"{path} is not a readable parquet file: {reason}") from error
     for number, row in enumerate(rows, 1):
+        for name, value in row.items():
+            if bad := _no_finite(value):
+                raise DataError(
+                    f"{path} row {number} has {bad} in {name!r}, which equals no answer; write "
+                    "null, or leave the row out"
+                )
         yield f"row {number}", json.loads(json.dumps(row, default=_as_text))
+
+
+def _no_finite(value: Any) -> str | None:
+    """The first number in a value that is NaN or infinite, at any depth."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else str(value)
+    inside: Iterable[Any] = ()
+    if isinstance(value, dict):
+        inside = value.values()
+    elif isinstance(value, list | tuple):
+        inside = value
+    return next((bad for each in inside if (bad := _no_finite(each))), None)
 
 
 def _as_text(value: Any) -> str:
