@@ -140,6 +140,8 @@ def _make(runs: list[pathlib.Path], options: Options, tell: progress.Say) -> Ite
     stored = [stored_options(run, record.config) for run, record in zip(runs, records, strict=True)]
     if options.cache is not None and all("cache" in each.unread() for each in stored):
         raise ArgumentError("--cache is of no use: the base models lie elsewhere; leave it out")
+    if options.cache is not None:
+        files.check_place(pathlib.Path(options.cache), "; name another with --cache")
     experts = _experts(runs[0], options)
     folder = runs[0] / "landscapes" / options.called
     start_devices(options.machine)

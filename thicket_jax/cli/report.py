@@ -1,6 +1,7 @@
 """`thicket report`, and the table that a finished run prints."""
 
 import pathlib
+import sys
 from typing import Any
 
 from thicket_jax.cli import progress
@@ -8,6 +9,7 @@ from thicket_jax.cli.machine import tell_of_digests, working
 from thicket_jax.cli.options import ReportOptions
 from thicket_jax.cli.parsing import combine_names, help_is_fine, parse, take_name
 from thicket_jax.errors import ArgumentError
+from thicket_jax.search.problem import check_ks
 from thicket_jax.tasks import registry
 
 
@@ -52,7 +54,10 @@ def report(words: list[str]) -> None:
     """Writes tables and figures of a run again, from its log alone."""
     with help_is_fine():
         folder, rest = take_name(words, "report", "a run directory")
-        _write(pathlib.Path(folder), parse(ReportOptions, rest, "thicket report RUN"))
+        options = parse(ReportOptions, rest, "thicket report RUN")
+        if options.k is not None:
+            check_ks(options.k, sys.maxsize)  # the run says how many there are
+        _write(pathlib.Path(folder), options)
 
 
 def _check_other(to: pathlib.Path) -> None:

@@ -135,6 +135,7 @@ def search_task(
     import jax
 
     from thicket_jax.mapping.placement import place
+    from thicket_jax.runs import files
     from thicket_jax.search import agreement, pipeline
 
     agreement.check({**facts_of(name, options, machine, rule), "resume": resume})
@@ -144,6 +145,8 @@ def search_task(
     experts = _population(options)
     tell = progress.quiet if machine.quiet or not first else progress.say
     placed = with_cache(options)
+    if options.cache is not None:
+        files.check_place(placed.cache_folder(), "; name another with --cache")
     tally = compiled.keep(placed.cache_folder()) if machine.compile_cache else None
     began = time.monotonic()
     module = registry.module(name)
