@@ -65,11 +65,11 @@ def merge(
             leaves[i], experts, jnp.asarray(values, jnp.float32), scales[i], path=path, dtype=kept
         )
         if 2 * int(moved) < int(meant):
-            lost.append(f"{path!r} ({own}): {int(moved) / int(meant):.2g}")
+            lost.append(f"{100 * int(moved) / int(meant):.2g} % in {path!r} ({own})")
     if lost:
         _LOG.warning(
             "the merged step is below half a unit in the last place of most weights in %d leaves; "
-            "of those weights move, in %s; with dtype='float32' (--dtype float32) none is rounded",
+            "of those that should, there move %s; with dtype='float32' (--dtype float32) all do",
             len(lost),
             ", ".join(lost[:3]),
         )

@@ -50,6 +50,19 @@ def moved_dtype(noise: Noise, letters: str, dtype: Any) -> Any:
     return jnp.float32 if letters and not noise.rounded and is_narrow(dtype) else dtype
 
 
+def _rounded(array: jax.Array, dtype: Any) -> jax.Array:
+    """Rounds once, also where the function converts back to 32 bits.
+
+    Compilers for accelerators drop a conversion to 16 bits and back, and so would score what
+    `perturb` does not return; a reduction of precision they keep.
+    """
+    out = array.astype(dtype)
+    if not is_narrow(dtype):
+        return out
+    bits = jnp.finfo(dtype)
+    return jax.lax.reduce_precision(out, bits.nexp, bits.nmant)
+
+
 @dataclasses.dataclass(frozen=True)
 class Moves:
     """What it takes to move each chosen leaf of one expert.
@@ -100,7 +113,7 @@ class Moves:
         wide = sum_dtype(leaf.dtype)
         epsilon = self.plan.noise.epsilon.draw(key, leaf.shape, letters)
         moved = leaf.astype(wide) + (self.sigma * scale).astype(wide) * epsilon.astype(wide)
-        return moved.astype(moved_dtype(self.noise, letters, leaf.dtype))
+        return _rounded(moved, moved_dtype(self.noise, letters, leaf.dtype))
 
     def _groups(self, indices: Sequence[int]) -> list[tuple[str, list[int]]]:
         """Returns the leaves that are moved in one loop, small ones of a kind, with their letters.
@@ -200,7 +213,7 @@ def apply_sum(
 
     moved, _ = jax.lax.scan(add, wide, (terms.ids, terms.sigmas, terms.signs))
     out = [
-        m.astype(moved_dtype(plan.noise, letters, jnp.asarray(x).dtype)) if use else x
+        _rounded(m, moved_dtype(plan.noise, letters, jnp.asarray(x).dtype)) if use else x
         for m, x, use, letters in zip(moved, leaves, plan.chosen, plan.letters, strict=True)
     ]
     return jax.tree_util.tree_unflatten(structure, out)

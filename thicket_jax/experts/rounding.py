@@ -123,12 +123,12 @@ def _note(
     sigma: float, found: Sequence[tuple[int, float]], plan: Plan, leaves: list[Any], count: int
 ) -> str:
     i, share = min(found, key=lambda x: x[1])
-    sizes = [np.size(leaves[j]) for j, _ in found]
+    dtype, sizes = jnp.result_type(leaves[i]), [np.size(leaves[j]) for j, _ in found]
     overall = np.average([x for _, x in found], weights=sizes)
     return (
         f"sigma={sigma:g} is below half a unit in the last place of most weights in {len(found)} "
-        f"of {count} leaves: of their weights {overall:.2g} move, of {plan.paths[i]!r} "
-        f"({jnp.result_type(leaves[i])}) {share:.2g}; use a larger sigma{_way_out(plan, leaves)}"
+        f"of {count} leaves: {100 * overall:.2g} % of their weights move, and of {plan.paths[i]!r} "
+        f"({dtype}) {100 * share:.2g} %; use a larger sigma{_way_out(plan, leaves)}"
     )
 
 

@@ -167,7 +167,7 @@ class _BuildWarning:
         self.named.add(leaf)
         share = rounding.measured(self.plan, self.path) if rounds and self.plan else None
         lost = f", and its step is rounded to {array.dtype} there" if rounds else ""
-        lost += "" if share is None else f", which moves {share:.2g} of its weights"
+        lost += "" if share is None else f", which moves {100 * share:.2g} % of its weights"
         if why == "convert_element_type":
             reason = "a conversion to fewer bits rounds W and the step together"
         else:

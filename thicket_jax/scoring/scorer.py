@@ -139,7 +139,10 @@ def score(
         score_fn, params, population, batch, grade=grade, block_size=block_size, devices=devices,
         backend=backend, keep_items=keep_items, stream=stream,
     )  # fmt: skip
-    return scorer(population, progress)
+    ready = scorer.expert_map
+    # By the caller's own arrays, so that it is told once, not once for each placed copy.
+    rounding.check(params, ready.plan, population, ready.scales)
+    return scorer._score(population, progress)
 
 
 class Scorer:
@@ -260,6 +263,9 @@ class Scorer:
                 f"{ready.plan.noise}; make a scorer for each law"
             )
         rounding.check(ready.params, ready.plan, population, ready.scales)
+        return self._score(population, progress)
+
+    def _score(self, population: Population, progress: Progress | None) -> Scores:
         parts = []
         for start, part in self.stream(population):
             parts.append(part)
