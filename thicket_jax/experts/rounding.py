@@ -135,11 +135,13 @@ def _note(
 def _way_out(plan: Plan, leaves: list[Any]) -> str:
     """What else helps: float32 where there are 16 bits, and no rounding where a law has that."""
     narrow = [
-        i for i, use in enumerate(plan.chosen) if use and is_narrow(jnp.result_type(leaves[i]))
+        i
+        for i, use in enumerate(plan.chosen)
+        if use and is_narrow(moved_dtype(plan.noise, plan.letters[i], jnp.result_type(leaves[i])))
     ]
     if not narrow:
         return ""
-    matrices = plan.noise.rounded and any(plan.letters[i] for i in narrow)
+    matrices = any(plan.letters[i] for i in narrow)
     return ", or weights in float32" + (", or rounded=False of low_rank" if matrices else "")
 
 
@@ -152,7 +154,9 @@ def _step(sigma: float, scale: Any) -> np.float32:
 
 @functools.lru_cache(maxsize=16)
 def _epsilon(noise: Noise, matrix: bool) -> np.ndarray:
-    return np.asarray(noise.epsilon.sample(np.random.default_rng(0), _SAMPLE, matrix), np.float32)
+    # Of a seed that nobody draws weights from: they would be these very numbers.
+    rng = np.random.default_rng(0x7468_6963_6B65_7431)
+    return np.asarray(noise.epsilon.sample(rng, _SAMPLE, matrix), np.float32)
 
 
 def _sample(leaf: Any) -> np.ndarray:
