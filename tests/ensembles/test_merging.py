@@ -68,6 +68,37 @@ def test_small_noise_is_not_lost_one_expert_at_a_time_in_bfloat16():
     np.testing.assert_array_equal(merged, 1 + signs * 2.0**-7)
 
 
+LAWS = [tj.gaussian(), tj.rademacher(scale="relative"), tj.low_rank(2),
+        tj.low_rank(2, rounded=False)]  # fmt: skip
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: f"{law.family} {law.rounded}")
+def test_a_merge_in_float32_is_not_rounded(law, caplog):
+    """At steps that are lost in 16 bits; said where they are, and not where they are kept."""
+    params = {**tree(), "m": jnp.asarray(np.random.default_rng(1).normal(size=(8, 9)), "bfloat16")}
+    chosen = tj.population(KEY, 5, 1e-4, noise=law)
+    merged, kept = tj.merge(params, chosen), tj.merge(params, chosen, dtype="float32")
+    said = [r.getMessage() for r in caplog.records if "the merged step is below" in r.getMessage()]
+    assert len(said) == 1 and "'half' (bfloat16)" in said[0] and "--dtype float32" in said[0]
+    assert ("'m' (bfloat16)" in said[0]) == law.rounded
+    own = "bfloat16" if law.rounded else "float32"
+    assert {name: x.dtype.name for name, x in merged.items()} == {
+        "w": "float32", "half": "bfloat16", "steps": "int32", "m": own,
+    }  # fmt: skip
+    assert kept["half"].dtype == kept["m"].dtype == "float32" and kept["steps"] is params["steps"]
+    for name in ("w", "half", "m"):
+        wide = np.asarray(params[name]).astype(np.float64)
+        scale = 1.0 if law.scale == "absolute" else np.sqrt((wide**2).mean())
+        expected = slow_merge(params, chosen, [1 / 5] * 5, name, scale)
+        np.testing.assert_allclose(kept[name], expected, rtol=0, atol=5e-7)
+        assert (np.asarray(kept[name]) != wide).mean() > 0.9
+
+
+def test_a_dtype_that_is_none_of_a_merge_is_refused():
+    with pytest.raises(ArgumentError, match="dtype='float16' is unknown; choose one of: float32"):
+        tj.merge(tree(), tj.population(KEY, 3, 0.1), dtype="float16")
+
+
 def test_one_expert_merged_is_that_expert_to_rounding():
     params = tree()
     chosen = tj.population(KEY, 4, 0.3)[2:3]

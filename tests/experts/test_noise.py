@@ -4,6 +4,7 @@ A bound is a number of standard errors: 4.5 of one estimate, 5.5 of the largest 
 """
 
 import functools
+import json
 import math
 
 import jax
@@ -70,6 +71,9 @@ def test_the_public_functions_name_the_families():
         (lambda: Noise("gaussian", version=2), ["version 2", "use the release"]),
         (lambda: tj.rademacher(where="(kernel"), ["where='(kernel'", "regular expression"]),
         (lambda: tj.gaussian(where=["kernel"]), ["where=['kernel']", "text"]),
+        (lambda: Noise("gaussian", rounded=False), ["rounded=False", "'low_rank'", "'gaussian'"]),
+        (lambda: Noise("rademacher", rounded=False), ["rounded=False", "'rademacher'"]),
+        (lambda: tj.low_rank(1, rounded=0), ["rounded=0", "True or False"]),
     ],
 )
 def test_what_cannot_be_a_law_is_one_line_that_says_so(make, says):
@@ -78,6 +82,29 @@ def test_what_cannot_be_a_law_is_one_line_that_says_so(make, says):
     text = str(caught.value)
     assert "\n" not in text
     assert all(part in text for part in says), text
+
+
+def test_rounded_is_part_of_a_law_and_written_only_where_it_is_false():
+    rounded, other = tj.low_rank(2), tj.low_rank(2, rounded=False)
+    assert rounded != other and hash(rounded) != hash(other)
+    assert "rounded" not in rounded.to_json() and "rounded" not in rounded.options_json()
+    assert other.to_json() == {**rounded.to_json(), "rounded": False}
+    for law in (rounded, other):
+        assert Noise.from_json(json.loads(json.dumps(law.to_json()))) == law
+        experts = tj.population(jax.random.key(0), 2, 0.1, noise=law)
+        assert tj.Population.from_json(experts.to_json()).noise == law
+
+
+def test_both_laws_of_rounding_draw_the_same_noise():
+    params = {"w": jnp.ones((6, 5)), "h": jnp.ones((6, 5), "bfloat16"), "v": jnp.ones(5, "float16")}
+    moved = [
+        tj.perturb(params, tj.population(jax.random.key(0), 1, 0.1, noise=law)[0])
+        for law in (tj.low_rank(2), tj.low_rank(2, rounded=False))
+    ]
+    assert moved[1]["h"].dtype == "float32"
+    np.testing.assert_array_equal(moved[1]["h"].astype("bfloat16"), moved[0]["h"])
+    for name in ("w", "v"):
+        np.testing.assert_array_equal(moved[1][name], moved[0][name])
 
 
 # The values.

@@ -59,8 +59,7 @@ def merge(
         if not plan.chosen[i]:
             continue
         own = jnp.result_type(leaves[i])
-        kept = jnp.float32 if dtype else moved_dtype(experts.noise, plan.letters[i], own)
-        kept = jnp.promote_types(own, kept)
+        kept = sum_dtype(own) if dtype else moved_dtype(experts.noise, plan.letters[i], own)
         merged[i], moved, meant = _merge_leaf(
             leaves[i], experts, jnp.asarray(values, jnp.float32), scales[i], path=path, dtype=kept
         )
