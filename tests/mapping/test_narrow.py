@@ -6,6 +6,8 @@ that is not.
 """
 
 import functools
+import logging
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ import pytest
 from jax import lax
 
 import thicket_jax as tj
+from thicket_jax.experts import planes
 from thicket_jax.experts.leaves import make_plan
 from thicket_jax.experts.scales import leaf_scales
 from thicket_jax.mapping import implicit
@@ -144,3 +147,69 @@ def test_the_two_laws_differ_where_steps_are_small(base):
             np.sqrt(np.square(x).mean()) for x in (found[0] - found[1], found[1] - zero)
         )
         assert lost > least * effect
+
+
+def test_loops_branches_and_views_keep_a_step_apart_and_8_bits_build_it(caplog):
+    """A matrix of 16 bits that is used in every way: what is built in a loop is not rounded."""
+
+    def fn(params, x):
+        w = params["w"]
+        rows = -jnp.split(w.T.reshape(32, 4, 8), 2, 1)[1] / 2
+
+        def twice(_, y):
+            y = y @ wide(w.astype(jnp.float8_e5m2)) / 8
+            return lax.cond(y.sum() > 0, lambda: y @ wide(w), lambda: y @ wide(w.T))
+
+        y = lax.fori_loop(0, 2, twice, x)
+        first, _ = lax.scan(lambda y, row: (y, y.sum() * wide(row)[None] @ y.T), x, w)
+        return {"loop": y, "scan": first, "views": jnp.einsum("bi,ijk->bjk", x, wide(rows))}
+
+    base = jax.jit(fn)({"w": PARAMS["bfloat16"]["w"]}, X)
+    for law in (LAWS["unrounded"], LAWS["low_rank"]):
+        params = {"w": PARAMS["bfloat16"]["w"]}
+        run, experts, named = prepared(lambda p: fn(p, X), params, law)
+        for expert in experts:
+            plain = jax.jit(fn)(tj.perturb(params, expert), X)
+            for use, error in effect_errors(plain, run(expert), base).items():
+                assert error < 3e-3, (law.rounded, use, error)
+        assert named == {"w is of 16 bits"} if law.rounded else {"w convert_element_type"}
+
+
+def test_an_operation_without_a_rule_says_that_it_rounds_and_how_much_moves(caplog):
+    params = {"odd": PARAMS["bfloat16"]["w"]}
+    experts = tj.population(jax.random.key(0), 4, 1e-4, noise=LAWS["unrounded"])
+    with caplog.at_level(logging.WARNING, "thicket_jax"):
+        tj.score(lambda p, x: wide(x @ wide(jnp.sin(p["odd"]))).mean(-1), params, experts, X)
+    (said,) = [r.getMessage() for r in caplog.records if "'odd'" in r.getMessage()]
+    assert "'sin' has no rule" in said and "its step is rounded to bfloat16 there" in said
+    moved = tj.perturb(params, experts[0])["odd"].astype("bfloat16") != params["odd"]
+    share = float(re.search(r"moves (\S+) %", said)[1]) / 100
+    assert abs(share - float(moved.mean())) < 0.02
+
+
+def score(params, x):
+    return jnp.tanh(wide(x @ wide(params["w"]))).mean(-1) + wide(params["b"]).mean()
+
+
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_scores_ensembles_planes_and_debugging_are_the_function_of_what_perturb_returns(
+    num_devices,
+):
+    params, law = PARAMS["bfloat16"], LAWS["unrounded"]
+    experts = tj.population(jax.random.key(0), 4, 1e-3, noise=law)
+    how = {"devices": jax.devices()[:num_devices], "block_size": 2}
+    reference = jax.jit(score)
+    wanted = np.stack([reference(tj.perturb(params, expert), X) for expert in experts])
+    effect = np.abs(wanted - np.asarray(reference(params, X))).mean()
+    found = tj.score(score, params, experts, X, **how).items
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-2 * effect)
+    if num_devices > 1:
+        return
+    predicted = tj.ensemble(score, params, experts, combine=tj.mean, **how)(X)
+    np.testing.assert_allclose(predicted, wanted.mean(0), rtol=0, atol=1e-2 * effect)
+    with jax.disable_jit():
+        one = tj.score(score, params, experts[:1], X, **how).items
+    np.testing.assert_allclose(one, wanted[:1], rtol=0, atol=1e-2 * effect)
+    plane = planes.Plane("experts", experts[:2], np.eye(2), ("", ""), np.eye(2), {})
+    points = tj.score(score, params, plane.points(np.eye(2)), X, **how).items
+    np.testing.assert_allclose(points, wanted[:2], rtol=0, atol=1e-2 * effect)

@@ -44,7 +44,8 @@ class Plane:
     def points(self, coordinates: np.ndarray) -> Population:
         """Returns points as sums of experts: a population whose columns are [G, M].
 
-        `tj.score` takes it as any population; a point on one expert alone has its bits.
+        `tj.score` takes it as any population; a point on one expert alone has its bits (under a
+        law with `rounded=False`, its values up to the rounding of sums).
 
         Args:
           coordinates: float [G, 2], x and y.
