@@ -1,5 +1,7 @@
 """What the command line shows meanwhile."""
 
+import time
+
 import pytest
 
 from thicket_jax.cli import progress
@@ -74,3 +76,23 @@ def test_what_is_said_goes_beside_the_results(capsys):
     progress.quiet("none")
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "one line\n")
+
+
+def test_a_phase_is_said_once_and_what_is_silent_goes_on(monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_OF_SILENCE", 0.02)
+    said = []
+    with progress.Progress(said.append, name="line") as shown:
+        shown.phase("compiling")
+        end = time.monotonic() + 10
+        while len(said) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+        shown(SearchProgress(3, 20, None, None, None, "answering", "answer"))
+        while "still answering" not in said[-1] and time.monotonic() < end:
+            time.sleep(0.01)
+    assert said[0] == "line: compiling"
+    assert said[1].startswith("line: still compiling, ") and said[1].endswith(" s")
+    assert "line: answering: 20 answers" in said
+    assert said[-1].startswith("line: still answering, 3/20 answers, ")
+    count = len(said)
+    time.sleep(0.1)
+    assert len(said) == count  # it ends with the block

@@ -148,7 +148,7 @@ BAD = {
         "reward='any' is unknown; choose one of: exact, position, adjacency",
     ),
     "precision": ([*QA_GOOD, "--precision", "int8"], "precision='int8' is unknown; choose one of"),
-    "temperature": ([*QA_GOOD, "--sample-temperature", 0], "sample_temperature=0.0 must be"),
+    "temperature": ([*QA_GOOD, "--sample-temperature", 0], "sample_temperature=0.0 must be 0.001"),
     "top p": ([*QA_GOOD, "--sample-top-p", 1.5], "sample_top_p=1.5 must be above 0"),
     "grade seconds": ([*QA_GOOD, "--grade-seconds", "nan"], "grade_seconds=nan must be above 0"),
     "workers": ([*QA_GOOD, "--grade-workers=-1"], "grade_workers=-1 must be 0 or more"),
