@@ -30,6 +30,10 @@ class RunError(ThicketError):
     """A run directory is damaged, exists already, or belongs to a different run."""
 
 
+class PeerError(RunError):
+    """Another process of this program ended while this one waited for it."""
+
+
 class DataError(ThicketError):
     """A data set is missing, damaged, or too small for disjoint splits."""
 

@@ -5,14 +5,17 @@ import dataclasses
 import os
 import pathlib
 import re
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from thicket_jax.cli.options import Machine
-from thicket_jax.errors import ArgumentError, RunError, ThicketError
+from thicket_jax.errors import ArgumentError, PeerError, RunError, ThicketError
 from thicket_jax.tasks import registry, task
 
 _CPU_DEVICES = 8
+_PATIENCE = 300.0  # seconds for process 0 to start, as JAX has for all others
 _RELATIVE = "run:"  # before an option that is a path from the run directory
 _PATH = re.compile(r"(^|[\s=\"'(])/(?:[^\s\"',:;()/]+/)+([^\s\"',:;()/]+)")
 
@@ -34,6 +37,8 @@ def start_devices(machine: Machine) -> None:
     if machine.distributed:
         jax.distributed.initialize()
     elif machine.coordinator is not None:
+        if machine.process_id:
+            _await(machine.coordinator)
         jax.distributed.initialize(machine.coordinator, machine.processes, machine.process_id)
     found = jax.local_devices()
     if machine.cpu_devices and (found[0].platform != "cpu" or len(found) != machine.cpu_devices):
@@ -41,6 +46,23 @@ def start_devices(machine: Machine) -> None:
             f"--cpu-devices {machine.cpu_devices} cannot be had: JAX has {len(found)} "
             f"{found[0].platform} device(s) here already; leave it out"
         )
+
+
+def _await(coordinator: str) -> None:
+    """Waits until process 0 answers: where it never does, JAX ends without a word to read."""
+    host, _, port = coordinator.rpartition(":")
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise RunError(
+                    f"process 0 does not answer at --coordinator {coordinator} ({reason(error)}); "
+                    "start it there, or name the host:port of the one that runs"
+                ) from None
+        time.sleep(0.1)
 
 
 def with_cache(options: Any) -> Any:
@@ -101,10 +123,8 @@ def working(hint: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise WorkError(f"{reason(error)}; {hint}", jax.process_count() > 1) from error
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        raise WorkError(f"another process ended ({reason(error)}); {hint}", True) from error
+    except PeerError as error:
+        raise WorkError(f"{error}; {hint}", True) from error
 
 
 def recorded(options: Mapping[str, Any], run_dir: pathlib.Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from thicket_jax.cli.progress import say
 from thicket_jax.cli.report import report
 from thicket_jax.cli.run import resume, run
 from thicket_jax.cli.tasks import tasks
-from thicket_jax.errors import ThicketError, check_word
+from thicket_jax.errors import PeerError, ThicketError, check_word
 from thicket_jax.runs import interrupts
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -51,10 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             COMMANDS[words[0]](words[1:])
     except ThicketError as error:
         say("thicket: " + " ".join(str(error).split()))
-        if isinstance(error, WorkError) and error.others:
+        code = 1 if isinstance(error, WorkError) else 2
+        if isinstance(error, PeerError) or (isinstance(error, WorkError) and error.others):
             sys.stdout.flush()
-            os._exit(1)
-        return 1 if isinstance(error, WorkError) else 2
+            os._exit(code)
+        return code
     except KeyboardInterrupt as interrupt:
         hint = str(interrupt)
         say(f"thicket: interrupted{'; ' + hint if hint else ''}")

@@ -54,10 +54,11 @@ def run(words: list[str]) -> None:
         search_task(name, options, parsed.machine, run_dir, rule, command=command)
 
 
-def _parse(name: str, words: list[str]) -> Any:
-    """Reads the options of task `name`; without one, they are those that every task has."""
-    import tyro
+def run_options(name: str) -> type:
+    """Returns the record of all options of `thicket run`, as four records of their own.
 
+    Without a task's name they are those that every task has.
+    """
     kind = registry.module(name).Options if name else task.Options
     # An outer record joins the task's options with the common ones into one flat list.
     joined = dataclasses.make_dataclass(
@@ -68,8 +69,15 @@ def _parse(name: str, words: list[str]) -> Any:
     tasks = ", ".join(registry.REGISTRY)
     common = f"What every task takes; thicket run TASK --help says the rest. Tasks: {tasks}."
     joined.__doc__ = registry.REGISTRY[name][1] if name else common
+    return joined
+
+
+def _parse(name: str, words: list[str]) -> Any:
+    """Reads the options of task `name`; without one, they are those that every task has."""
+    import tyro
+
     prog = f"thicket run {name or 'TASK'}"
-    return parse(Annotated[joined, tyro.conf.OmitArgPrefixes], words, prog)
+    return parse(Annotated[run_options(name), tyro.conf.OmitArgPrefixes], words, prog)
 
 
 def resume(words: list[str]) -> None:
@@ -142,17 +150,18 @@ def search_task(
     if not resume:
         pipeline.on_first(lambda: _check_place(run_dir), None)
     first = jax.process_index() == 0
-    experts = _population(options)
+    experts = agreement.together(lambda: _population(options))
     tell = progress.quiet if machine.quiet or not first else progress.say
     placed = with_cache(options)
     if options.cache is not None:
-        files.check_place(placed.cache_folder(), "; name another with --cache")
+        folder = placed.cache_folder()
+        agreement.together(lambda: files.check_place(folder, "; name another with --cache"))
     tally = compiled.keep(placed.cache_folder()) if machine.compile_cache else None
     began = time.monotonic()
     module = registry.module(name)
     with progress.Progress(tell) as shown:
         shown.phase(f"{name}: preparing the base model and the data")
-        built = module.build(placed, shown.phase)
+        built = agreement.together(lambda: module.build(placed, shown.phase))
     setup = time.monotonic() - began
     about = {
         "task": name,

@@ -5,10 +5,11 @@ once, split arguments and outputs have a leading axis D. Nothing crosses between
 program; scores cross between processes when they are gathered.
 """
 
+import contextlib
 import dataclasses
 import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from thicket_jax.errors import ArgumentError, check_choice
+from thicket_jax.errors import ArgumentError, PeerError, check_choice
 
 BACKENDS = ("pmap", "shard_map", "none")
 _AXIS = "experts"
@@ -129,10 +130,12 @@ class Mapper:
             if error is not None:
                 raise error
             return local
-        failed = multihost_utils.process_allgather(np.asarray(error is not None))
+        with _waiting():
+            failed = multihost_utils.process_allgather(np.asarray(error is not None))
         if np.any(failed):
             raise error or jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: on another process")
-        everywhere = multihost_utils.process_allgather(local)
+        with _waiting():
+            everywhere = multihost_utils.process_allgather(local)
         return jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *leaf.shape[2:])), everywhere)
 
 
@@ -192,6 +195,16 @@ def make_mapper(
     return Mapper(tuple(chosen), backend)
 
 
+@contextlib.contextmanager
+def _waiting() -> Iterator[None]:
+    """Whatever an exchange with the other processes raises says that one of them ended."""
+    try:
+        yield
+    except Exception as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PeerError(f"another process ended ({said})") from error
+
+
 def from_first(value: Any) -> Any:
     """Returns process 0's value on every process; each passes its own, others' are ignored.
 
@@ -200,11 +213,13 @@ def from_first(value: Any) -> Any:
     if jax.process_count() == 1:
         return value
     data = np.frombuffer(pickle.dumps(value), np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.asarray(len(data), np.int32)))
-    buffer = np.zeros(size, np.uint8)
-    if jax.process_index() == 0:
-        buffer[:] = data
-    return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
+    with _waiting():
+        size = int(multihost_utils.broadcast_one_to_all(np.asarray(len(data), np.int32)))
+        buffer = np.zeros(size, np.uint8)
+        if jax.process_index() == 0:
+            buffer[:] = data
+        found = np.asarray(multihost_utils.broadcast_one_to_all(buffer))
+    return pickle.loads(found.tobytes())
 
 
 def of_everyone(data: bytes) -> list[bytes]:
@@ -212,10 +227,11 @@ def of_everyone(data: bytes) -> list[bytes]:
     if jax.process_count() == 1:
         return [data]
     own = np.frombuffer(data, np.uint8)
-    lengths = np.asarray(multihost_utils.process_allgather(np.asarray(len(own), np.int32)))
-    padded = np.zeros(int(lengths.max()), np.uint8)
-    padded[: len(own)] = own
-    rows = np.asarray(multihost_utils.process_allgather(padded))
+    with _waiting():
+        lengths = np.asarray(multihost_utils.process_allgather(np.asarray(len(own), np.int32)))
+        padded = np.zeros(int(lengths.max()), np.uint8)
+        padded[: len(own)] = own
+        rows = np.asarray(multihost_utils.process_allgather(padded))
     return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
 
 

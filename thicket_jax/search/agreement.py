@@ -3,9 +3,10 @@
 What differs would be a wrong record, or processes that wait for each other for ever.
 """
 
+import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -15,6 +16,8 @@ from thicket_jax.experts.population import Population
 from thicket_jax.mapping.devices import of_everyone
 from thicket_jax.runs.files import apart, fingerprint, plain_json
 from thicket_jax.search.problem import Problem, Settings
+
+T = TypeVar("T")
 
 
 def check(facts: Mapping[str, Any]) -> None:
@@ -27,6 +30,32 @@ def check(facts: Mapping[str, Any]) -> None:
     found = disagreements([json.loads(data) for data in everyone])
     if found:
         raise RunError(f"the processes disagree: {'; '.join(found)}; give all of them the same")
+
+
+def together(action: Callable[[], T]) -> T:
+    """Returns what `action` returns, where it succeeds on every process; each calls this.
+
+    What fails on one alone, as its data or its model is missing, would leave the others waiting.
+
+    Raises:
+      Exception: what the action raised here.
+      RunError: it failed on another process; names it, and what was said there.
+    """
+    if jax.process_count() == 1:
+        return action()
+    error: Exception | None = None
+    try:
+        result = action()
+    except Exception as caught:
+        error = caught
+    said = None if error is None else f"{error}" or type(error).__name__
+    everyone = [json.loads(data) for data in of_everyone(json.dumps(said).encode())]
+    if error is not None:
+        raise error
+    for process, text in enumerate(everyone):
+        if text is not None:
+            raise RunError(f"process {process} failed, so that this one ends: {text}")
+    return result
 
 
 def disagreements(everyone: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -68,6 +97,10 @@ def facts_of(problem: Problem, experts: Population, settings: Settings) -> dict[
         "block_size": settings.placement.block_size,
         "stream": settings.placement.stream,
         "keep_items": settings.keep_items,
+        "versions": {
+            "thicket_jax": importlib.metadata.version("thicket-jax"),
+            "jax": jax.__version__,
+        },
         "run_dir": settings.run_dir is not None,
         "resume": settings.resume,
     }

@@ -11,11 +11,12 @@ from thicket_jax.ensembles.combine import Combine, majority_vote
 from thicket_jax.errors import ArgumentError
 from thicket_jax.experts.leaves import check_arrays, check_callable
 from thicket_jax.experts.noise import Noise
-from thicket_jax.experts.population import check_num, population
+from thicket_jax.experts.population import Population, check_num, population
 from thicket_jax.mapping.placement import place
 from thicket_jax.scoring.layouts import check_batch
 from thicket_jax.scoring.metrics import Metric, metric, own_metric
 from thicket_jax.scoring.scores import Grade, Progress, ScoreFn
+from thicket_jax.search import agreement
 from thicket_jax.search.pipeline import Result, execute
 from thicket_jax.search.problem import SCORE, Problem, Settings, check_ks
 from thicket_jax.selection.rules import check_rule
@@ -94,70 +95,85 @@ def randopt(
       >>> bool(found.scores.values.max() > found.table["base"]["train"])
       True
     """
-    rules = list(combine) if isinstance(combine, Sequence) else [combine]
-    for rule in rules:
-        if not callable(rule):
+
+    def prepare() -> tuple[Problem, Population, Settings, dict[str, Any]]:
+        rules = list(combine) if isinstance(combine, Sequence) else [combine]
+        for rule in rules:
+            if not callable(rule):
+                raise ArgumentError(
+                    f"combine={rule!r} is not a function; pass tj.majority_vote or such"
+                )
+        names = [_name(rule) for rule in rules]
+        for name in names:
+            if names.count(name) > 1:
+                raise ArgumentError(
+                    f"combine has two rules called {name!r}; give each its own name"
+                )
+        if not rules:
+            raise ArgumentError("combine is empty; give a rule, such as tj.majority_vote")
+        if predict_fn is None and rules != [majority_vote]:
             raise ArgumentError(
-                f"combine={rule!r} is not a function; pass tj.majority_vote or such"
+                f"combine={names[0]} joins predictions; pass predict_fn=, or leave out"
             )
-    names = [_name(rule) for rule in rules]
-    for name in names:
-        if names.count(name) > 1:
-            raise ArgumentError(f"combine has two rules called {name!r}; give each its own name")
-    if not rules:
-        raise ArgumentError("combine is empty; give a rule, such as tj.majority_vote")
-    if predict_fn is None and rules != [majority_vote]:
-        raise ArgumentError(f"combine={names[0]} joins predictions; pass predict_fn=, or leave out")
-    check_callable("score_fn", score_fn, optional=False)
-    for name, function in (("predict_fn", predict_fn), ("grade", grade), ("progress", progress)):
-        check_callable(name, function)
-    for name, tree in (("params", params), ("train", train), ("test", test)):
-        check_arrays(name, tree)
-    check_num(num, antithetic)
-    ks = check_ks(k, num)
-    if resume and run_dir is None:
-        raise ArgumentError("resume=True goes on with a run; pass run_dir=, where it is")
-    _check_test(predict_fn, test, targets, metric)
-    problem = Problem(
-        score_fn=score_fn,
-        params=params,
-        train=train,
-        predict_fn=predict_fn,
-        test=test,
-        targets=None if targets is None else np.asarray(targets),
-        metric=_metric(metric),
-        combines=dict(zip(names, rules, strict=True)),
-        grade=grade,
-    )
-    experts = population(key, num, sigma, noise=noise, antithetic=antithetic, assign=assign)
-    options = {
-        "num": num,
-        "k": list(ks),
-        "sigma": [float(s) for s in np.atleast_1d(np.asarray(sigma, np.float64))],
-        "noise": experts.noise.family,
-        **experts.noise.options_json(),
-        "antithetic": antithetic,
-        "assign": assign,
-    }
-    about = {"task": _name(score_fn), "model": "own model", "options": options}
-    selection = check_rule(select, budget, delta, bounds)
-    if selection is None:
-        check_batch(train)
-    elif not keep_items:
-        raise ArgumentError(f"select={select!r} keeps every outcome; leave out keep_items=False")
-    placement = place(
-        params, devices=devices, backend=backend, block_size=block_size, stream=stream
-    )
-    settings = Settings(
-        k=ks,
-        placement=placement,
-        keep_items=keep_items,
-        run_dir=None if run_dir is None else pathlib.Path(run_dir),
-        resume=resume,
-        progress=progress,
-        rule=selection,
-    )
-    return execute(problem, experts, settings, about)
+        check_callable("score_fn", score_fn, optional=False)
+        for name, function in (
+            ("predict_fn", predict_fn),
+            ("grade", grade),
+            ("progress", progress),
+        ):
+            check_callable(name, function)
+        for name, tree in (("params", params), ("train", train), ("test", test)):
+            check_arrays(name, tree)
+        check_num(num, antithetic)
+        ks = check_ks(k, num)
+        if resume and run_dir is None:
+            raise ArgumentError("resume=True goes on with a run; pass run_dir=, where it is")
+        _check_test(predict_fn, test, targets, metric)
+        problem = Problem(
+            score_fn=score_fn,
+            params=params,
+            train=train,
+            predict_fn=predict_fn,
+            test=test,
+            targets=None if targets is None else np.asarray(targets),
+            metric=_metric(metric),
+            combines=dict(zip(names, rules, strict=True)),
+            grade=grade,
+        )
+        experts = population(key, num, sigma, noise=noise, antithetic=antithetic, assign=assign)
+        options = {
+            "num": num,
+            "k": list(ks),
+            "sigma": [float(s) for s in np.atleast_1d(np.asarray(sigma, np.float64))],
+            "noise": experts.noise.family,
+            **experts.noise.options_json(),
+            "antithetic": antithetic,
+            "assign": assign,
+        }
+        about = {"task": _name(score_fn), "model": "own model", "options": options}
+        selection = check_rule(select, budget, delta, bounds)
+        if selection is None:
+            check_batch(train)
+        elif not keep_items:
+            raise ArgumentError(
+                f"select={select!r} keeps every outcome; leave out keep_items=False"
+            )
+        placement = place(
+            params, devices=devices, backend=backend, block_size=block_size, stream=stream
+        )
+        settings = Settings(
+            k=ks,
+            placement=placement,
+            keep_items=keep_items,
+            run_dir=None if run_dir is None else pathlib.Path(run_dir),
+            resume=resume,
+            progress=progress,
+            rule=selection,
+        )
+        return problem, experts, settings, about
+
+    # What is refused on one of several processes ends all of them.
+    return execute(*agreement.together(prepare))
 
 
 def _check_test(predict_fn: Any, test: Any, targets: Any, metric_: Any) -> None:
