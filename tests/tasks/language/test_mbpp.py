@@ -41,3 +41,14 @@ def test_the_authors_mbpp(models, tokenizer, in_process):
     texts = [f"```python\n{program}```"] + [""] * (size - 1)
     graded = task.problem.answering.read(0, said(tokenizer, texts))
     assert graded.items[0, 0] == 1 and graded.items.sum() == 1
+
+
+def test_mbpp_s_programs_have_numpy_where_it_is_installed(models, tokenizer, tmp_path, in_process):
+    data = str(write(tmp_path / "all.jsonl", [MBPP.row(i) for i in range(4)]))
+    task = build(mbpp, models / "plain", data=data)
+    program = "import numpy as np\ndef plus(x):\n    return int(np.array([x, {}]).sum())"
+    texts = [f"```python\n{program.format(i)}\n```" for i in range(2)]
+    assert task.problem.grade(said(tokenizer, texts, texts[::-1])).items.tolist() == [
+        [1, 1],
+        [0, 0],
+    ]

@@ -26,6 +26,8 @@ _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+-]*)[^\n`]*$", re.MULTILINE
 _CODE_BEGINS = re.compile(
     r"(?:async )?def \w|class \w|import \w|from [\w.]+ import |@\w|\w+ *=[^=]"
 )
+_PROMPT = re.compile(r"^\s*>>> ", re.MULTILINE)
+_INLINE = re.compile(r"(?<!`)`((?:def |lambda |\w+ *= *lambda )[^`\n]+)`(?!`)")
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _MOST_BLOCKS, _MOST_CLOSINGS = 12, 6  # of a text, and fences tried as one block's end
 _MOST_CUTS = 40  # lines of prose that are left out
@@ -99,13 +101,24 @@ def candidates(text: str) -> list[str]:
     """
     text = text.replace("\r\n", "\n").split("[DONE]")[0]
     blocks, rest = _blocks(text)
+    blocks = [_without_prompts(block) for block in blocks]
     blocks = [textwrap.dedent(block).strip("\n") for block in blocks[-_MOST_BLOCKS:]]
     found = list(reversed(_with_helpers(blocks)))
     marked = text.rpartition("[BEGIN]")[2]
     unfenced = marked.split("```")[0]
     others = [rest, marked, unfenced, _without_prose(unfenced), _without_prose(rest)]
+    others += [_without_prompts(marked), *_INLINE.findall(marked)[-1:]]
     found += [textwrap.dedent(other).strip("\n") for other in others]
     return [block for block in dict.fromkeys(found) if block.strip()][:_MOST_CANDIDATES]
+
+
+def _without_prompts(code: str) -> str:
+    """A session of Python's prompt as a program: what was typed, without what was answered."""
+    if not _PROMPT.search(code) or _tree(textwrap.dedent(code)) is not None:
+        return code
+    lines = (line.strip() for line in textwrap.dedent(code).split("\n"))
+    typed = [line[4:] for line in lines if line[:3] in (">>>", "...")]
+    return "\n".join(typed)
 
 
 def _blocks(text: str) -> tuple[list[str], str]:

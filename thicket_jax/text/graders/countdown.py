@@ -31,20 +31,23 @@ from thicket_jax.text.grading import Outcome
 COLUMNS = ("strict", "flexible")
 
 _WRITTEN = {
-    **dict.fromkeys(("×", "·", "⋅", "∙", "x", "X", "\\times", "\\cdot"), "*"),
+    **dict.fromkeys(("×", "·", "⋅", "∙", "∗", "x", "X", "\\times", "\\cdot"), "*"),
     **dict.fromkeys(("÷", "\\div"), "/"),
     **dict.fromkeys(("−", "–"), "-"),
     **dict.fromkeys(("\\left", "\\right", "\\(", "\\)", "\\[", "\\]", "\\,", "$"), ""),
-    **dict.fromkeys(("[", "\\{"), "("),
-    **dict.fromkeys(("]", "\\}"), ")"),
-    "==": "=",
+    **dict.fromkeys(("[", "{", "\\{"), "("),
+    **dict.fromkeys(("]", "}", "\\}"), ")"),
+    **dict.fromkeys(("==", "→", "⇒", "=>", "->", "\\to", "\\rightarrow"), "="),
 }
 _OPERATOR = re.compile("|".join(re.escape(sign) for sign in sorted(_WRITTEN, reverse=True)))
 _TOKEN = re.compile(r"\s*([0-9]+|[-+*/()=])")
+_WHOLE = re.compile(r"(=\s*[0-9]+)\.0+(?=\s*(?:=|$))")  # a value that is whole
 _TAG = re.compile(r"</?answer>", re.IGNORECASE)
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _DRESSED = re.compile(r"^(?:[A-Za-z]|result|total|target)\s*=(?=[^=])", re.IGNORECASE)
 _AROUND = " \t\r\n*_`.,;\"'"
+_BULLET = re.compile(r"^\s*(?:[-*•]|[0-9]+[.)])\s+")
+_RUN = re.compile(r"(?:[-+*/()=\[\]{}×÷·⋅∙∗−–xX0-9\s]|\\(?:times|div|cdot)|\.0)+")  # in prose
 _MOST_DIGITS, _MOST_SIDES = 20, 20  # of a claim and of a chain, so that arithmetic stays small
 _RANK = {"+": 1, "-": 1, "*": 2, "/": 2}
 _SHOWN = 200  # characters of an invalid expression that are kept
@@ -109,7 +112,8 @@ def _undressed(expression: str) -> str:
     text = (expression if inner is None else inner).rpartition(":")[2]
     text = _FRACTION.sub(r"((\1)/(\2))", _TAG.sub(" ", text))
     text = text.replace("\\(", "").replace("\\)", "").replace("\\[", "").replace("\\]", "")
-    return _DRESSED.sub("", text.replace("$", "").strip(_AROUND)).strip(_AROUND)
+    text = _WHOLE.sub(r"\1", text.replace("$", "").strip(_AROUND))
+    return _DRESSED.sub("", text).strip(_AROUND)
 
 
 def _puzzle(item: Mapping[str, Any]) -> tuple[list[int], Fraction]:
@@ -134,11 +138,12 @@ def _canonical(answer: str | None, numbers: list[int]) -> str | None:
 
 def _last_expression(text: str) -> str | None:
     for line in reversed(text.splitlines()):
-        part = _undressed(line)
-        tokens = _tokens(part) or []
-        counted = sum(token.isdigit() for token in tokens)
-        if counted > 1 and any(token in _RANK for token in tokens):
-            return part
+        bare = _BULLET.sub("", line)
+        for part in (_undressed(bare), *reversed(_RUN.findall(bare))):
+            tokens = _tokens(part) or []
+            counted = sum(token.isdigit() for token in tokens)
+            if counted > 1 and any(token in _RANK for token in tokens):
+                return part.strip(_AROUND + "=")
     return None
 
 

@@ -14,7 +14,10 @@ _BOLD = re.compile(
 _KEPT_SPACE = re.compile(
     r"(\\(?:text|mathrm|mbox)[a-z]*\{[^{}]*\}|\\[A-Za-z]+ (?=[A-Za-z])|, (?=[0-9]{3}(?![0-9])))| "
 )
-_ASSIGNED = re.compile(r"[A-Za-z](?:_\{?\w+\}?|\([a-z]\))?\s*=")
+_ASSIGNED = re.compile(
+    r"(?:[A-Za-z](?:_\{?\w+\}?|\([a-z]\))?|\\text\{[^{}]*\})\s*="
+    r"|\\text\{[^{}]*\b(?:is|answer)[:\s]*\}(?=.)"
+)
 _RELATION = re.compile(r"[=<>]|\\(?:lt|gt|leq?|geq?|neq?|in|equiv|approx)(?![A-Za-z])")
 
 _UNIT = re.compile(
@@ -43,6 +46,8 @@ _NAMES = {
     **dict.fromkeys(("rad", "radian"), "rad"),
     **dict.fromkeys(("unit", "square unit", "cubic unit"), ""),  # says nothing
 }
+_POWERED = re.compile(r"(square|sq|cubic|cu)\.?\s+(?!units?$)")
+_POWERS = {"sq": 2, "cu": 3}
 _BASED = re.compile(
     r"\(?(?:\\(?:text|mathrm)\{)?(?P<digits>[0-9A-Fa-f]+)\}?\)?"
     r"_\{?(?:\\(?:text|mathrm)[a-z]*\{)?\s*(?P<base>[0-9]{1,2}|[a-z]+)\s*\}?\}?"
@@ -52,6 +57,7 @@ _BASES = {
     **{"ten": 10, "eleven": 11, "twelve": 12, "hexadecimal": 16, "sixteen": 16, "binary": 2},
 }
 _DECIMAL = re.compile(r"[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.[0-9]+)?")
+_SCIENTIFIC = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?[eE][-+]?[0-9]{1,3}")
 _MOST_DIGITS = 300
 _OPENING, _CLOSING = "([{", ")]}"
 
@@ -84,10 +90,14 @@ def split_unit(latex: str) -> tuple[str, str]:
         return latex, ""
     written = match["named"] or match["sign"] or match["plain"]
     words = " ".join(written.split()).strip(". ").lower()
+    power = match["power"] or ""
+    if (more := _POWERED.match(words)) and not power:  # square centimeters
+        words, power = words[more.end() :], f"^{_POWERS[more[1][:2]]}"
     name = words if words in _NAMES else words.removesuffix("s")
     if match["plain"] and name not in _NAMES:  # a product of variables, or a word
         return latex, ""
-    return match["value"].rstrip("\\ "), _NAMES.get(name, name) + (match["power"] or "")
+    power = re.sub(r"[{}]", "", power)
+    return match["value"].rstrip("\\ "), _NAMES.get(name, name) + power
 
 
 def based(latex: str) -> tuple[str, int] | None:
@@ -109,6 +119,8 @@ def based(latex: str) -> tuple[str, int] | None:
 
 def decimal(latex: str) -> Fraction | None:
     """Returns the value of a number that is written with digits alone, or None."""
+    if _SCIENTIFIC.fullmatch(latex):
+        return Fraction(latex)
     if not latex or len(latex) > _MOST_DIGITS or not _DECIMAL.fullmatch(latex):
         return None
     plain = latex.replace(",", "")

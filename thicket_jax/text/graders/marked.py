@@ -3,6 +3,7 @@ r"""What a text marks as its answer: `\boxed{...}`, `<answer>...</answer>`; wher
 import re
 
 _BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
+_BOXED_ALONE = re.compile(r"\\boxed\s*([0-9A-Za-z])(?![0-9A-Za-z])")
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 # How the next prompt begins, in a text of a base model that runs on: usual labels, marks of chats,
 # and the words of this package's own prompts.
@@ -33,7 +34,10 @@ def boxed(text: str) -> str | None:
             start = opened.pop()
             if start is not None and start > last[0]:
                 last = (start, match.start())
-    return text[slice(*last)] if last[0] >= 0 else None
+    if last[0] < 0:  # without braces a box holds one character
+        alone = _BOXED_ALONE.findall(text)
+        return alone[-1] if alone else None
+    return text[slice(*last)]
 
 
 def tagged(text: str) -> str | None:

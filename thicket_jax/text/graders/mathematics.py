@@ -4,7 +4,7 @@ Two ways to find the answer, both recorded:
 
 * strict: the content of the last `\boxed{...}` whose braces balance;
 * flexible: the strict one; else the content of the last `<answer>...</answer>`; else the last
-  expression that math-verify finds in the last lines.
+  expression that math-verify finds in the last lines, without what the text denies ("not 5").
 
 A text that runs on into a next question is read up to there, if an answer stands before it.
 
@@ -21,18 +21,20 @@ solution with the answer boxed; `extraction`, `strict` (default) or `flexible`: 
 answer and score; `unit`, which the answer may be followed by; `error`, the absolute tolerance of a
 number, or of each part, between commas.
 
-A parse or a comparison that takes longer than 3 s finds nothing. That limit is an alarm, see
-`alarm`: what it cannot stop, the limit of the worker process does.
+A parse or a comparison that takes longer than 3 s finds nothing, and the outcome says that it ran
+into a time limit. That limit is an alarm, see `alarm`: what it cannot stop, the limit of the worker
+process does.
 """
 
 import functools
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from thicket_jax.errors import ArgumentError, DataError, check_choice
+from thicket_jax.text.graders import denied
 from thicket_jax.text.graders.alarm import within
 from thicket_jax.text.graders.latex import (
     assigned,
@@ -59,6 +61,12 @@ _UNIT_MARKUP = re.compile(
 _DIGITS, _AGREE = 50, 40  # that numbers are computed to, and that must agree
 _POINTS = (0.7, 1.3, 2.9, -0.6, -1.7, 0.31, -3.1, 5.3)  # values of the first variable
 _LEAST_POINTS = 3  # at which two expressions must both be real
+_STATED = re.compile(
+    r"\$[^$\n]{1,200}\$|\\\([^\n]{1,200}?\\\)"
+    r"|(?<![\w.$\\{^*/+=-])-?[0-9](?:[0-9.,/]*[0-9])?(?![\w$^*/+=-]|\s*[-+*/^=]\s*[0-9(])"
+)  # a formula, or a number that stands alone
+_late: list[bool] = []  # what ran into the time limit since the last text
+_T = TypeVar("_T")
 _MARKDOWN = re.compile(r"(?<!\w)(?:\*\*+|__+|`+)|(?:\*\*+|__+|`+)(?!\w)")
 
 
@@ -77,13 +85,14 @@ def grade(text: str, item: Mapping[str, Any]) -> Outcome:
     gold = _gold(item)
     extraction = item.get("extraction", "strict")
     check_choice("extraction", extraction, COLUMNS)
+    _late.clear()
     own = own_part(text)
     marked = boxed(own) or boxed(text)
     found = {"strict": normal(marked or "") or None}
     found["flexible"] = found["strict"] or _last_expression(own) or _last_expression(text)
     right = {answer: answer is not None and _right(gold, answer, item) for answer in found.values()}
     scores = {name: float(right[answer]) for name, answer in found.items()}
-    return Outcome(found[extraction], scores[extraction], scores)
+    return Outcome(found[extraction], scores[extraction], scores, timed_out=bool(_late))
 
 
 def same(a: str, b: str) -> bool:
@@ -177,6 +186,7 @@ def _last_expression(text: str) -> str | None:
     if marked is not None and normal(marked):
         return normal(marked)
     text = _MARKDOWN.sub(" ", text)
+    text = _STATED.sub(_without_denied, text)
     tail = text.rstrip()[-_TAIL:]
     if len(text) > _TAIL:
         tail = tail.partition("\n")[2] or tail  # no formula whose beginning is cut off
@@ -184,7 +194,40 @@ def _last_expression(text: str) -> str | None:
     return (normal(words[-1]) or None) if words else None
 
 
-@functools.lru_cache(maxsize=4096)
+def _without_denied(match: re.Match[str]) -> str:
+    """A formula or number of a text; nothing, if the text denies it."""
+    if denied.before(match.string, match.start()) or denied.after(match.string, match.end()):
+        return " "
+    return match[0]
+
+
+def _within(function: Callable[[], Any]) -> Any:
+    """What a function returns, or None if it takes too long, which is kept in mind."""
+    found = within(_SECONDS, function)
+    if found is None:
+        _late.append(True)
+    return found
+
+
+def _remembered(function: Callable[..., _T]) -> Callable[..., _T]:
+    """Remembers what a function returned, and whether it ran into the time limit."""
+
+    @functools.lru_cache(maxsize=4096)
+    def run(*args: str) -> tuple[_T, bool]:
+        before = len(_late)
+        return function(*args), len(_late) > before
+
+    @functools.wraps(function)
+    def call(*args: str) -> _T:
+        found, late = run(*args)
+        if late:
+            _late.append(True)
+        return found
+
+    return call
+
+
+@_remembered
 def _equal(gold: str, answer: str) -> bool:
     """Whether an answer is equivalent to the gold one; units and bases may be left out in it."""
     if gold == answer:
@@ -229,9 +272,11 @@ def _equal_values(gold: str, answer: str) -> bool:
             return len(parts) == len(others) and all(map(_equal, parts, others))
         if one[0] == "\\{" and len(parts) == len(others) > 0:
             return _in_any_order(parts, others)
+    if one and two and (one[0] == "\\{") != (two[0] == "\\{") and "," in one[1] + two[1]:
+        return False  # a set is no tuple
     scalars = _scalar(gold), _scalar(answer)
     if scalars[0] is not None and scalars[1] is not None:
-        return bool(within(_SECONDS, lambda: _agree(*scalars)))
+        return bool(_within(lambda: _agree(*scalars)))
     return _verified(gold, answer)
 
 
@@ -262,6 +307,9 @@ def _scalar(latex: str) -> Any:
 def _agree(one: Any, other: Any) -> bool:
     """Whether two expressions have one value; those of variables, wherever both are real."""
     symbols = sorted(one.free_symbols | other.free_symbols, key=str)
+    if [str(symbol) for symbol in symbols] == ["i"]:  # alone it is no variable
+        one, other = (_with_imaginary_unit(x, symbols[0]) for x in (one, other))
+        symbols = []
     if one == other:
         return True
     if not symbols:
@@ -277,6 +325,12 @@ def _agree(one: Any, other: Any) -> bool:
             return False
         compared += 1
     return compared >= _LEAST_POINTS
+
+
+def _with_imaginary_unit(expression: Any, symbol: Any) -> Any:
+    import sympy
+
+    return expression.subs(symbol, sympy.I)
 
 
 def _exact(value: float) -> Any:
@@ -304,7 +358,7 @@ def _verified(gold: str, answer: str) -> bool:
         allow_set_relation_comp=True,
         timeout_seconds=None,
     )
-    return bool(within(_SECONDS, lambda: compare(wanted, given)))
+    return bool(_within(lambda: compare(wanted, given)))
 
 
 def _word(latex: str) -> str | None:
@@ -312,7 +366,7 @@ def _word(latex: str) -> str | None:
     return "".join((match[1] or match[2]).lower().split()) if match else None
 
 
-@functools.lru_cache(maxsize=4096)
+@_remembered
 def _parse(latex: str) -> tuple[Any, ...]:
     """Expressions, and as the last one a string, if there is anything to parse."""
     return _parsed(f"\\boxed{{{latex}}}") if len(latex) <= _LONGEST else ()
@@ -320,7 +374,7 @@ def _parse(latex: str) -> tuple[Any, ...]:
 
 def _parsed(text: str) -> tuple[Any, ...]:
     parse = functools.partial(_library().parse, text, parsing_timeout=None)
-    return tuple(within(_SECONDS, parse) or ())
+    return tuple(_within(parse) or ())
 
 
 @functools.cache

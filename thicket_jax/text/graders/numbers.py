@@ -16,9 +16,9 @@ A text that runs on into a next question is read up to there, if an answer stand
 Item: `answer`, the right number, alone or at the end of the authors' solution after `####`;
 `extraction`, `strict` (default) or `flexible`: which of the two is answer and score.
 
-A number is exact: "72." is 72, "12.00" is 12, "$1,234" is 1234, "1/2" and ".5" are 0.5, "1.5e3" is
-1500 as "1.5 \times 10^3" is, "2 1/2" is 2.5; a per cent sign is a unit. "1,23" is not a number but
-two. There is no tolerance: 0.33 is not 1/3.
+A number is exact: "72." is 72, "12.00" is 12, "$1,234" is 1234 (as "1 234" is after the mark),
+"1/2" and ".5" are 0.5, "1.5e3" is 1500 as "1.5 \times 10^3" is, "2 1/2" is 2.5; a per cent sign is
+a unit. "1,23" is not a number but two. There is no tolerance: 0.33 is not 1/3.
 """
 
 import functools
@@ -29,6 +29,7 @@ from fractions import Fraction
 from typing import Any
 
 from thicket_jax.errors import DataError, check_choice
+from thicket_jax.text.graders import denied
 from thicket_jax.text.graders.marked import boxed, own_part
 from thicket_jax.text.grading import Outcome
 
@@ -52,6 +53,7 @@ _NUMBER = re.compile(
 )
 _SIGNS = str.maketrans("−–", "--")
 _THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+")
+_SPACED = re.compile(r"^[-−–]?[1-9][0-9]{0,2}(?:[ \u00a0\u202f][0-9]{3})+(?![0-9/])")
 _OPENED = r"\\?[$({\[]*\s*"  # what a further number may stand behind
 _GOES_ON = re.compile(
     rf"""[,.:]?[0-9]
@@ -65,11 +67,12 @@ _SECOND = re.compile(
     {_OPENED}[-−–]?\$?[0-9]""",
     re.VERBOSE,
 )
-_LABEL = r"(?:the\s+)?(?:(?:final|correct|right)\s+)?(?:answer|result|total|solution)"
+_LABEL = r"(?:the\s+)?(?:(?:final|correct|right)\s+)?(?:answer|ans\b\.?|result|total|solution)"
 _DRESS = re.compile(
-    rf"""(?:\\text\{{[^{{}}\n]{{0,40}}\}}\s*=|[A-Za-z][\w ]{{0,40}}=(?!=)|[*_`"'“”‘’(){{\[$=:+\s]
+    rf"""(?:~~[^~\n]*~~|</?[a-z]{{1,6}}>|≈|\\approx\b
+    |\\text\{{[^{{}}\n]{{0,40}}\}}\s*=|[A-Za-z][\w ]{{0,40}}=(?!=)|[*_`"'“”‘’(){{\[$=:+\s]
     |\\[(\[$ ,]|\\(?:boxed|left|text[a-z]*|math[a-z]*)\s*\{{?|<answer>
-    |{_LABEL}[*_]*\s*(?::|=|\bis\b)|(?:USD|EUR|GBP|INR|JPY|CNY|CAD|AUD|CHF|Rs\.?)(?![A-Za-z]))*""",
+    |{_LABEL}[*_]*\s*(?::|=|\bis\b)|ans\.|(?:USD|EUR|GBP|INR|JPY|CNY|CAD|AUD|CHF|Rs\.?)(?![A-Za-z]))*""",
     re.VERBOSE | re.IGNORECASE,
 )
 _HEADING = re.compile(
@@ -78,10 +81,6 @@ _HEADING = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _ANSWER_IS = re.compile(r"\banswer\b[^\n0-9]{0,60}?(?:\bis\b|:|=)\s*", re.IGNORECASE)
-_DENIED = re.compile(
-    r"(?:\b(?:not|never|cannot)|n['’]t)(?:\s+(?:be|equal|to|exactly|simply|the|an?))*[\s:*$\\({]*$",
-    re.IGNORECASE,
-)
 _FRACTION = re.compile(
     r"\\[dt]?frac\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))"
 )
@@ -135,6 +134,7 @@ def _alone(line: str) -> str | None:
     """The number that a line is, but for what dresses it up and words after it."""
     line = _undressed(line)
     line = re.sub(r"^([-−–])[ \t]+", r"\1", line)
+    line = _SPACED.sub(lambda match: re.sub(r"\s", "", match[0]), line)
     match = _NUMBER.match(line)
     if match is None or _GOES_ON.match(line, match.end()) or _SECOND.match(line, match.end()):
         return None
@@ -203,7 +203,7 @@ def _last(text: str) -> str | None:
 def _meant_numbers(text: str) -> Iterator[re.Match[str]]:
     """The numbers of a text that it does not deny."""
     for match in _numbers(text):
-        if not _DENIED.search(text, max(0, match.start() - 40), match.start()):
+        if not denied.before(text, match.start()) and not denied.after(text, match.end()):
             yield match
 
 

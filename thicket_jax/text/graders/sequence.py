@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thicket_jax.errors import DataError, check_choice
+from thicket_jax.text.graders import denied
 from thicket_jax.text.graders.marked import own_part, tagged
 from thicket_jax.text.grading import Outcome
 
@@ -72,6 +73,8 @@ def _found(text: str, order: list[str]) -> list[str] | None:
 def _last_order(text: str, order: list[str]) -> list[str] | None:
     spelling = {label.casefold(): label for label in order}
     for match in reversed(list(_lists(tuple(spelling)).finditer(text))):
+        if denied.before(text, match.start()):
+            continue
         parts = match["together"] or _label(tuple(spelling)).findall(match[0])
         if len(parts) >= len(order):
             found = [spelling[part.casefold()] for part in parts]

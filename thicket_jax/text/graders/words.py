@@ -9,39 +9,36 @@ Item: `answer`, a string or a list of those accepted; `choices` (optional, for `
 strings that can be meant.
 """
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from thicket_jax.errors import DataError
+from thicket_jax.text.graders import denied
 from thicket_jax.text.graders.marked import own_part
 from thicket_jax.text.grading import Outcome
 
 _AROUND, _AFTER = "\"'“”‘’«»`* ", ".,;:!?…"
-_NEAR = 60  # characters before a phrase, and after it, that can deny it
-_FILLING = (
-    "an?|the|be|is|it|it's|in|that|to|equal|called|named|think|believe|say|really|actually|likely|"
-    "necessarily|exactly|true|option|choice|answer"
-)
-_DENIED = re.compile(
-    r"(?:\b(?:not|never|neither|cannot|without|except|excluding)|n['’]t|\b(?:rather|other) than"
-    rf"|\binstead of|\bnor|\bno)(?:\s+(?:{_FILLING})\b)*\s+[(\[\"'“‘*`]*$"
-)
-_WRONG = (
-    r"(?:\s+(?:is|are|was|were)|['’]s)(?:n['’]t|\s+not)?\s+(?:(?:all|both|clearly|also|the)\s+)*"
-)
-_RULED_OUT = re.compile(
-    rf"[)\]\"'”’*`.]*{_WRONG}(?:wrong|incorrect|false|impossible|ruled out|eliminated)\b"
-    r"|[)\]\"'”’*`.]*\s+(?:is|are|was|were|can)(?:n['’]t|\s*not)\s+(?:the\s+|be\s+)*"
-    r"(?:right|correct|true|answer|it)\b"
-)
 _STATED = re.compile(
     r"\b(?:answer|choice|option)\b(?:\s+(?:must be|should be|would be|is|was|are)\b|\s*[:=])"
     r"|\b(?:i choose|i pick|it must be)\b|\\boxed\{|<answer>"
 )
+_SAID = re.compile(
+    r"\b(?:it is|it's|it must be|i go with|go with|so|thus|hence|therefore)[,:]?\s+"
+    r"(?:(?:option|choice)\s+)?[(\[\"'“‘*`]*$"
+)
+_CORRECTED = re.compile(
+    r"\b(?:no,? wait|wait,|actually,|correction:|scratch that|on second thought|i mean)"
+)
+_OR = re.compile(
+    r"[)\]\"'”’*`]*,?(?:/|\s+or\s+)(?:(?:maybe|perhaps|possibly|even|option)\s+)?[(\[\"'“‘*`]*"
+)
 _SENTENCE_END = re.compile(r"(?:[.!?](?=\s|$)|\n|</answer>|\b(?:because|since|as|whereas)\b)")
 _IN_A_ROW = re.compile(r"[)\]\"'*`]*(?:,|/|\s+and|\s+or|\s+nor|,\s*and|,\s*or)\s*[(\[\"'*`]*")
+_LISTED = re.compile(r"[)\]\"'*`]*(?:,\s*(?:n?or\s+)?|\s+n?or\s+)[(\[\"'*`]*")
+_MOST_IN_A_ROW = 6
 _GOES_ON = re.compile(r"[)\]\"'*`]*\s*(?:[,.;:?!/\n]|$|(?:and|or|nor|are|were)\b)")
 _VERBS = re.compile(
     "is|was|are|be|because|since|as|and|or|but|for|would|must|should|can|has|seems|looks|in|which|"
@@ -122,9 +119,7 @@ def _in_word(character: str) -> bool:
 
 def _denied(body: str, at: int, phrase: str) -> bool:
     """Whether the words before a phrase deny it, or the words after it rule it out."""
-    end = at + len(phrase)
-    before, after = body[max(0, at - _NEAR) : at], body[end : end + _NEAR]
-    return _DENIED.search(before) is not None or _RULED_OUT.match(after) is not None
+    return denied.before(body, at) or denied.after(body, at + len(phrase))
 
 
 def _chosen(text: str, choices: Sequence[str]) -> str | None:
@@ -136,14 +131,36 @@ def _chosen(text: str, choices: Sequence[str]) -> str | None:
         written = body
     named = _named(written, body, choices)
     meant = [span for span in named if not _denied_span(body, span, named)]
+    for match in reversed(list(_CORRECTED.finditer(body))):
+        later = [span for span in meant if span[0] >= match.end()]
+        if later:
+            meant = later
+            break
+    span = _meant(body, named, meant)
+    return None if span is None or _is_one_of_two(body, span, meant) else span[2]
+
+
+def _meant(body: str, named: "Sequence[_Span]", meant: "Sequence[_Span]") -> "_Span | None":
+    """Where the choice is named that a text means, of those that it does not deny."""
     for match in reversed(list(_STATED.finditer(body))):
         end = _SENTENCE_END.search(body, match.end())
         stated = [s for s in meant if match.end() <= s[0] < (end.start() if end else len(body))]
         if stated:
-            return (stated[0] if match[0] != "<answer>" else stated[-1])[2]
+            return stated[0] if match[0] != "<answer>" else stated[-1]
     if meant and _begins(body, named, meant[0]):
-        return meant[0][2]
-    return meant[-1][2] if meant else None
+        return meant[0]
+    said = [span for span in meant if _SAID.search(body[: span[0]][-40:])]
+    return (said or [*meant])[-1] if meant else None
+
+
+def _is_one_of_two(body: str, span: "_Span", meant: "Sequence[_Span]") -> bool:
+    """Whether a choice stands beside another one with "or" between them: two answers are none."""
+    place = meant.index(span)
+    beside = [*meant[max(0, place - 1) : place + 2]]
+    return any(
+        first[2] != second[2] and _OR.fullmatch(body[first[1] : second[0]]) is not None
+        for first, second in itertools.pairwise(beside)
+    )
 
 
 _Span = tuple[int, int, str]
@@ -159,13 +176,15 @@ def _named(written: str, body: str, choices: Sequence[str]) -> list[_Span]:
     for at, minus_length, phrase in spans:
         end = at - minus_length
         inside = found and end <= found[-1][1]
-        if not inside and not (phrase in letters and _is_article(written, at)):
+        if not inside and not (phrase in letters and _is_no_choice(written, at)):
             found.append((at, end, phrase))
     return found
 
 
-def _is_article(written: str, at: int) -> bool:
-    """Whether a letter is "a" or "I" in a sentence, and no name of a choice."""
+def _is_no_choice(written: str, at: int) -> bool:
+    """Whether a letter is "a" or "I" in a sentence, or of "C++", and no name of a choice."""
+    if written[at + 1 : at + 3] == "++" or written[at + 1 : at + 2] == "#":
+        return True
     if written[at] not in "aAI":
         return False
     bracketed = written[at - 1 : at] in ("(", "[", "*", "`", '"') or written[at + 1 : at + 2] == ")"
@@ -185,13 +204,26 @@ def _denied_span(body: str, span: _Span, named: Sequence[_Span]) -> bool:
         if not _IN_A_ROW.fullmatch(body[end : other[0]]):
             break
         end = other[1]
-        if _RULED_OUT.match(body[end : end + _NEAR]):
+        if denied.after(body, end):
             return True
+    row = [span]  # of those before it, and whether "or" or "nor" joins them
     for other in reversed(named[:place]):
-        if not re.fullmatch(r"[)\]\"'*`]*,?\s*(?:or|nor)\s+[(\[\"'*`]*", body[other[1] : at]):
+        between = body[other[1] : row[0][0]]
+        if not _LISTED.fullmatch(between):
             break
-        at = other[0]
-        if _DENIED.search(body[max(0, at - _NEAR) : at]):
+        row.insert(0, other)
+        if denied.before(body, other[0]):
+            return _is_joined(body, [*row, *named[place + 1 : place + _MOST_IN_A_ROW]])
+    return False
+
+
+def _is_joined(body: str, row: "Sequence[_Span]") -> bool:
+    """Whether "or" or "nor" joins choices in a row, after commas."""
+    for one, other in itertools.pairwise(row):
+        between = body[one[1] : other[0]]
+        if not _LISTED.fullmatch(between):
+            return False
+        if "or" in between:
             return True
     return False
 
