@@ -21,8 +21,8 @@ DIRECTION = (
 )
 # Inside a package likewise. A name that ends in a slash is a package in it.
 INSIDE = {
-    "experts": "threefry laws low_rank noise states leaves scales population perturbation rounding "
-    "planes",
+    "experts": "threefry laws low_rank noise states leaves arguments scales population "
+    "perturbation rounding planes",
     "mapping": "devices placement functions interpreter factored_parts factored_views "
     "factored_rules implicit usage programs blocks",
     "scoring": "metrics scores layouts scorer pieces resuming calibration",

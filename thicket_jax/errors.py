@@ -41,8 +41,8 @@ class DataError(ThicketError):
 def check_choice(option: str, name: Any, known: Iterable[str]) -> None:
     """Raises `ArgumentError`, naming the option and the known values, unless `name` is known."""
     known = tuple(known)
-    if name not in known:
-        raise ArgumentError(f"{option}={name!r} is unknown; choose one of: {', '.join(known)}")
+    if not isinstance(name, str) or name not in known:
+        raise ArgumentError(f"{option}={shown(name)} is unknown; choose one of: {', '.join(known)}")
 
 
 def check_word(kind: str, word: str, known: Iterable[str]) -> None:
@@ -55,5 +55,17 @@ def check_word(kind: str, word: str, known: Iterable[str]) -> None:
 def check_count(name: str, value: Any) -> int:
     """Returns `value` as an int; anything but a whole number of at least 1 is an error."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ArgumentError(f"{name}={value!r} must be a whole number of at least 1")
+        raise ArgumentError(f"{name}={shown(value)} must be a whole number of at least 1")
     return int(value)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raises `ArgumentError` unless `value` is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ArgumentError(f"{name}={shown(value)} must be True or False")
+
+
+def shown(value: Any, most: int = 100) -> str:
+    """Returns what a value looks like in one line of so many characters at most."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -312,5 +312,5 @@ def test_a_law_that_is_not_a_law_is_refused(noise):
 
 def test_an_unknown_assignment_is_refused():
     assert refusal(KEY, 4, 0.1, assign="uniform") == (
-        "assign='uniform' must be one of: cycle, random"
+        "assign='uniform' is unknown; choose one of: cycle, random"
     )

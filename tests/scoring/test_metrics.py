@@ -68,7 +68,7 @@ def test_leaves_of_a_batch_have_one_leading_axis():
 
     for shape in shapes[:2]:
         batch = {"x": np.zeros((4, 3)), "y": np.zeros(shape), "scale": 2.0}
-        found = rf"batch leaves 'x' \[4, 3\] and 'y' \[{shape[0]}\] have different leading axes"
+        found = rf"(batch|train) leaves 'x' \[4, 3\] and 'y' \[{shape[0]}\] have different leading axes"
         for call in (
             lambda batch=batch: tj.score(score_fn, params, experts, batch),
             lambda batch=batch: tj.score(

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from thicket_jax.errors import ArgumentError
+from thicket_jax.errors import ArgumentError, check_choice
 
 TIE = 1e-6  # votes whose weights are this close, relative to the larger, are tied
 
@@ -78,7 +78,7 @@ def weighted_vote(predictions: Any, weights: Any) -> jax.Array:
 
 def _labels(rule: str, predictions: Any) -> jax.Array:
     votes = jnp.asarray(predictions)
-    if votes.ndim == 3:
+    if votes.ndim == 3 and votes.size:
         votes = jnp.where(_there(votes), votes.argmax(-1), -1)
     if votes.ndim != 2 or jnp.issubdtype(votes.dtype, jnp.floating):
         raise ArgumentError(
@@ -169,8 +169,7 @@ RULES: dict[str, Callable[..., Any]] = {**COMBINES, **WEIGHTED}
 
 def combine_rule(name: str) -> Callable[..., Any]:
     """Returns the combine rule called `name`; an unknown name is an `ArgumentError`."""
-    if name not in RULES:
-        raise ArgumentError(f"combine={name!r} is unknown; choose one of: {', '.join(RULES)}")
+    check_choice("combine", name, RULES)
     return RULES[name]
 
 
@@ -186,6 +185,9 @@ def with_weights(rule: Callable[..., Any], weights: Any) -> Combine:
       rule: a combine rule, or one of `WEIGHTED`.
       weights: float [K], the scores of the experts whose predictions it will get.
     """
-    if rule in WEIGHTED.values():
-        return functools.partial(rule, weights=weights)
-    return rule
+    return functools.partial(rule, weights=weights) if is_weighted(rule) else rule
+
+
+def is_weighted(rule: Any) -> bool:
+    """Whether a rule takes weights; told by what it is, as a user's own may compare as it likes."""
+    return any(rule is known for known in WEIGHTED.values())

@@ -5,16 +5,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.ensembles.combine import WEIGHTED, Combine
+from thicket_jax.ensembles.combine import Combine, is_weighted
 from thicket_jax.errors import ArgumentError, ScoreError
-from thicket_jax.experts.leaves import check_arrays, check_callable
+from thicket_jax.experts.arguments import check_arrays, check_callable
 from thicket_jax.experts.population import Population, check_experts
 from thicket_jax.mapping.blocks import expert_map
-from thicket_jax.mapping.functions import mapped
+from thicket_jax.mapping.devices import nan_allowed
+from thicket_jax.mapping.functions import mapped, output_shapes
 from thicket_jax.mapping.placement import Placement, place
+from thicket_jax.scoring.layouts import check_batch
 
 
 class Predictor:
@@ -40,12 +41,14 @@ class Predictor:
         self._map = expert_map(mapped(apply_fn, with_id), params, experts.noise, None, placement)
 
     def __call__(self, batch: Any) -> Any:
-        """Returns the experts' predictions, numpy [K, B, ...], best first."""
-        check_arrays("batch", batch)
-        ready = self._map.on(jax.tree.map(jnp.asarray, batch))
-        parts = [chunk.outputs for chunk in ready.chunks(self.experts)]
-        check_prediction(jax.tree.map(lambda x: x[0], parts[0]))
-        return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+        """Returns the experts' predictions, numpy [K, B, ...], best first.
+
+        Raises:
+          ScoreError: predictions that are not one array [B, ...].
+        """
+        ready = self._map.on(batch)
+        check_prediction(output_shapes(ready.function.call, ready.params, ready.data))
+        return np.concatenate([chunk.outputs for chunk in ready.chunks(self.experts)])
 
 
 def check_prediction(found: Any) -> None:
@@ -54,8 +57,10 @@ def check_prediction(found: Any) -> None:
     A combine rule takes [K, B, ...]: of tuples and of predictions without items it would take
     something else.
     """
-    if not hasattr(found, "shape") or not found.shape:
-        kind = f"{found.dtype}[]" if hasattr(found, "shape") else f"a {type(found).__name__}"
+    if not hasattr(found, "shape") or not found.shape or 0 in found.shape:
+        kind = f"a {type(found).__name__}"
+        if hasattr(found, "shape"):
+            kind = f"{found.dtype}{list(found.shape)}"
         raise ScoreError(
             f"predict_fn returned {kind}; return one array of predictions, [B, ...], of B items"
         )
@@ -86,7 +91,7 @@ def ensemble(
       parameters, and K predictions on the host.
 
     Example:
-      >>> import thicket_jax as tj
+      >>> import jax.numpy as jnp, thicket_jax as tj
       >>> experts = tj.population(jax.random.key(0), 3, 0.1)
       >>> predict = ensemble(lambda p, x: x @ p["w"], {"w": jnp.ones(2)}, experts,
       ...                    combine=tj.mean)
@@ -97,11 +102,23 @@ def ensemble(
     check_arrays("params", params)
     if not callable(combine):
         raise ArgumentError(f"combine={combine!r} is not a function; pass tj.majority_vote or such")
-    if combine in WEIGHTED.values():
+    if is_weighted(combine):
         name = getattr(combine, "__name__", "")
         raise ArgumentError(f"combine={name} needs weights; pass lambda x: {name}(x, weights)")
     placement = place(
         params, devices=devices, backend=backend, block_size=block_size, stream=stream
     )
-    predictor = Predictor(apply_fn, params, experts, placement)
-    return lambda batch: combine(predictor(batch))
+    return combined(Predictor(apply_fn, params, experts, placement), combine)
+
+
+def combined(
+    predictor: Predictor, combine: Combine, check: Callable[[Any], None] = check_batch
+) -> Callable[[Any], Any]:
+    """Returns `predict(batch)`; `check` refuses what is no batch of items."""
+
+    def predict(batch: Any) -> Any:
+        check(batch)
+        with nan_allowed():
+            return combine(predictor(batch))
+
+    return predict

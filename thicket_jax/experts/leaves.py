@@ -12,10 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.errors import ArgumentError, ParameterError
+from thicket_jax.errors import ParameterError
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.states import State, leaf_states
 
+PARTITION = (
+    "split a module with eqx.partition(module, eqx.is_array), give the arrays, and combine them "
+    "with the rest inside the function"
+)
 _QUANTISED_SUFFIX = re.compile(r"(scale|scales|scale_inv|zero_point|zero_points|absmax)$")
 
 
@@ -63,38 +67,16 @@ def leaf_paths(params: Any) -> list[tuple[str, Any]]:
     return found
 
 
-def check_arrays(name: str, tree: Any) -> None:
-    """Raises `ArgumentError` unless all leaves are arrays of numbers, or keys, with values.
-
-    Inside jit, grad and vmap there are no values: what compiles programs of its own cannot be
-    called there.
-    """
-    leaves = leaf_paths(tree)
-    with jax.transfer_guard("allow"):  # inside jit, whatever is made is traced
-        inside = isinstance(jnp.zeros(()), jax.core.Tracer)
-    if inside or any(isinstance(leaf, jax.core.Tracer) for _, leaf in leaves):
-        raise ArgumentError(
-            f"{name} is traced: this is called inside jit, grad or vmap, and compiles programs of "
-            "its own; call it outside, or use tj.perturb there"
-        )
-    for path, leaf in leaves:
-        dtype = getattr(leaf, "dtype", None)
-        number = isinstance(leaf, int | float | complex) or np.isscalar(leaf)
-        wrong = (
-            not number if dtype is None else isinstance(dtype, np.dtype) and dtype.kind in "OSUMmT"
-        )
-        if wrong or isinstance(leaf, str | bytes):
-            found = type(leaf).__name__ if dtype is None else f"array of {dtype}"
-            raise ArgumentError(
-                f"{name} leaf {path or '(root)'!r} is of type {found}; give arrays of numbers: "
-                "text is read on the host, by grade"
-            )
-
-
-def check_callable(name: str, value: Any, optional: bool = True) -> None:
-    """Raises `ArgumentError` unless `value` is a function, or None where that will do."""
-    if not callable(value) and not (optional and value is None):
-        raise ArgumentError(f"{name}={value!r} is not a function")
+@functools.lru_cache(maxsize=64)
+def is_number(dtype: Any) -> bool:
+    """Whether JAX has arrays of this dtype: numbers, booleans and keys."""
+    try:
+        if jnp.issubdtype(dtype, jax.dtypes.extended):
+            return True
+        jax.typeof(np.zeros((), dtype))
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _is_quantised(dtype: Any) -> bool:
@@ -125,10 +107,9 @@ def make_plan(params: Any, noise: Noise) -> Plan:
         dtype = getattr(leaf, "dtype", None)
         if dtype is None:
             if not isinstance(leaf, int | float | complex | bool):
-                hint = "; split a module with eqx.partition(module, eqx.is_array)"
                 raise ParameterError(
                     f"params leaf {path or '(root)'!r} is a {type(leaf).__name__}, not an array"
-                    + (hint if callable(leaf) else "")
+                    + (f"; {PARTITION}" if callable(leaf) else "")
                 )
             dtype = np.result_type(leaf)
         described.append((path, np.shape(leaf), dtype, state))
@@ -143,7 +124,7 @@ Described = tuple[tuple[str, tuple[int, ...], Any, State | None], ...]
 def _plan(described: Described, noise: Noise, x64: bool) -> Plan:
     """The plan of leaves that are described; `x64` is what the canonical dtypes depend on."""
     del x64
-    leaves = [(path, shape, _canonical(path, dtype)) for path, shape, dtype, _ in described]
+    leaves = [(path, shape, canonical_dtype(path, dtype)) for path, shape, dtype, _ in described]
     # A lone integer is a step counter: a scale beside it is an ordinary parameter.
     quantised_parents = {
         path.rpartition(".")[0] for path, shape, dtype in leaves if shape and _is_quantised(dtype)
@@ -193,8 +174,9 @@ def _plan(described: Described, noise: Noise, x64: bool) -> Plan:
     )
 
 
-def _canonical(path: str, dtype: Any) -> Any:
-    if isinstance(dtype, np.dtype) and dtype.kind in "OSUMmT":
+def canonical_dtype(path: str, dtype: Any) -> Any:
+    """Returns the dtype that JAX gives a leaf; one that is no number is a `ParameterError`."""
+    if not is_number(dtype):
         raise ParameterError(
             f"params leaf {path or '(root)'!r} is an array of {dtype}, not of numbers"
         )

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.errors import ArgumentError, check_count
+from thicket_jax.errors import ArgumentError, check_choice, check_count, check_flag, shown
 from thicket_jax.experts.noise import Noise, gaussian
 
 PRNGS = ("threefry2x32", "threefry4x32")
@@ -23,7 +23,8 @@ class Population:
     """N experts around some θ: 16 bytes each, whatever θ's size. A registered pytree.
 
     Slicing, indexing (also by an index array or a mask) and `+` give Populations; `population[7]`
-    is one expert, whose fields have no axis.
+    is one expert, whose fields have no axis. All experts share one key, which has no axis to map
+    over: `jax.vmap(lambda i: tj.perturb(params, population[i]))(jnp.arange(len(population)))`.
 
     Attributes:
       key: typed PRNG key [], the root; its implementation travels with it. Never consumed:
@@ -45,7 +46,7 @@ class Population:
         columns = (self.ids, self.sigmas, self.signs)
         held = [x for x in columns if isinstance(x, jax.Array | np.ndarray)]
         if len(held) < 3 or any(isinstance(x, jax.core.Tracer) for x in (self.key, *columns)):
-            return f"Population(traced, {self.noise})"
+            return f"Population(traced, {shown(self.noise, 200)})"
         ids, sigmas, signs = (np.atleast_1d(np.asarray(x)) for x in columns)
         some = ", ".join(f"{x:g}" for x in np.unique(sigmas)[:4])
         span = f"{ids.min()} to {ids.max()}" if ids.size else "none"
@@ -53,7 +54,7 @@ class Population:
             f"Population of {'one expert' if not np.ndim(self.ids) else len(ids)}: ids {span}, "
             f"{int((signs < 0).sum())} with sign -1\n"
             f"  sigmas: {some}{', ...' if len(np.unique(sigmas)) > 4 else ''}\n"
-            f"  {prng_name(self.key)} key {key_data(self.key)}, {self.noise}"
+            f"  {prng_name(self.key)} key {key_data(self.key)}, {shown(self.noise, 200)}"
         )
 
     def __len__(self) -> int:
@@ -66,6 +67,8 @@ class Population:
         """Returns the experts at `index`: an integer, a slice, an index array or a mask."""
         if jnp.ndim(self.ids) == 0:
             raise TypeError("a single expert cannot be indexed")
+        if isinstance(index, jax.core.Tracer):
+            return self._traced(index)
         if isinstance(index, int | np.integer):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"expert {index} of a population of {len(self)}")
@@ -75,6 +78,14 @@ class Population:
         return dataclasses.replace(
             self, ids=self.ids[index], sigmas=self.sigmas[index], signs=self.signs[index]
         )
+
+    def _traced(self, index: jax.Array) -> "Population":
+        """The experts at a traced index; one that is out of range gives an expert of NaN."""
+        if not jnp.issubdtype(index.dtype, jnp.integer):
+            raise IndexError(f"index {index.dtype} inside jit or vmap; use integers")
+        sigmas = jnp.asarray(self.sigmas).at[index].get(mode="fill", fill_value=np.nan)
+        ids, signs = (jnp.asarray(x)[index] for x in (self.ids, self.signs))
+        return dataclasses.replace(self, ids=ids, sigmas=sigmas, signs=signs)
 
     def _positions(self, index: Any) -> np.ndarray:
         """Turns an index array or a mask into positions; jax alone would clamp wrong ones."""
@@ -130,12 +141,13 @@ class Population:
           ArgumentError: it is not what `to_json` writes.
         """
         try:
-            data = np.asarray(value["key"], np.uint32)
+            data = _column(value, "key", np.uint32)
             columns = {
-                "ids": np.asarray(value["ids"], np.int32),
-                "sigmas": np.asarray(value["sigmas"], np.float32),
-                "signs": np.asarray(value["signs"], np.float32),
+                "ids": _column(value, "ids", np.int32),
+                "sigmas": _column(value, "sigmas", np.float32),
+                "signs": _column(value, "signs", np.float32),
             }
+            check_choice("prng", value["prng"], PRNGS)
             key = jax.random.wrap_key_data(jnp.asarray(data), impl=value["prng"])
             noise = Noise.from_json(value["noise"])
         except ArgumentError:
@@ -158,6 +170,19 @@ class Population:
 
 
 jax.tree_util.register_dataclass(Population)
+
+
+def _column(value: Mapping[str, Any], name: str, dtype: Any) -> np.ndarray:
+    """A column of numbers from JSON, none of which its dtype changes to another."""
+    given = np.asarray(value[name])
+    kinds = "iu" if np.issubdtype(dtype, np.integer) else "iuf"
+    other = given.size and given.dtype.kind not in kinds
+    if other or any(type(x) is bool for x in value[name]):
+        raise TypeError(f"{name} hold {given.dtype}")
+    column = given.astype(dtype)
+    if kinds == "iu" and (column != given).any():
+        raise ValueError(f"{name} do not fit {np.dtype(dtype)}")
+    return column
 
 
 def prng_name(key: jax.Array) -> str:
@@ -207,11 +232,18 @@ def check_experts(name: str, value: Any) -> None:
 def check_num(num: int, antithetic: bool = False) -> int:
     """Returns the number of experts as an int; anything but a possible one is an error."""
     num = check_count("num", num)
+    check_flag("antithetic", antithetic)
     if num >= 2**31:
         raise ArgumentError(f"num={num} must be below 2**31, the number of expert ids")
     if antithetic and num % 2:
         raise ArgumentError(f"num={num} must be even with antithetic=True; use {num + 1}")
     return num
+
+
+def check_law(value: Any) -> None:
+    """Raises `ArgumentError` unless `value` is a noise law."""
+    if not isinstance(value, Noise):
+        raise ArgumentError(f"noise={shown(value)} must be a Noise: tj.gaussian(), tj.rademacher()")
 
 
 def check_sigmas(sigma: float | Sequence[float]) -> np.ndarray:
@@ -221,7 +253,7 @@ def check_sigmas(sigma: float | Sequence[float]) -> np.ndarray:
     except ValueError:
         given = np.empty(0)
     if given.dtype.kind in "bcOSU" or given.ndim != 1 or given.size == 0:
-        raise ArgumentError(f"sigma={sigma!r} must be a positive number or a sequence of them")
+        raise ArgumentError(f"sigma={shown(sigma)} must be a positive number or a sequence of them")
     values, limits = given.astype(np.float64), np.finfo(np.float32)
     for value in values:
         if not (value > 0 and math.isfinite(value)):
@@ -268,10 +300,9 @@ def population(
     check_key(key)
     num = check_num(num, antithetic)
     sigmas = check_sigmas(sigma)
-    if noise is not None and not isinstance(noise, Noise):
-        raise ArgumentError(f"noise={noise!r} must be a Noise: tj.gaussian(), tj.rademacher(), ...")
-    if assign not in ASSIGNMENTS:
-        raise ArgumentError(f"assign={assign!r} must be one of: {', '.join(ASSIGNMENTS)}")
+    if noise is not None:
+        check_law(noise)
+    check_choice("assign", assign, ASSIGNMENTS)
     draws = num // 2 if antithetic else num
     ids = np.arange(draws, dtype=np.int32)
     if assign == "cycle":

@@ -5,6 +5,7 @@ count of blocks to do, and skips the rest, so that padding costs next to nothing
 """
 
 import dataclasses
+import logging
 import time
 from collections.abc import Hashable, Iterator
 from typing import Any
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.errors import ArgumentError, MemoryLimitError
+from thicket_jax.errors import ArgumentError, MemoryLimitError, ScoreError
 from thicket_jax.experts.leaves import Plan, make_plan
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.perturbation import apply_noise, apply_sum, is_narrow
@@ -25,13 +26,32 @@ from thicket_jax.mapping.implicit import evaluate, evaluate_sum
 from thicket_jax.mapping.placement import Placement
 from thicket_jax.mapping.programs import How, Program
 
+_LOG = logging.getLogger("thicket_jax")
 _MOST_BLOCK = 1024  # experts per block, b, at most
 _CALL_SECONDS = 1.0  # a call is made about this long: short enough to log, long enough to launch
+
+
+_MOVED = jax.jit(apply_noise, static_argnums=3)
+_SUMMED = jax.jit(apply_sum, static_argnums=3)
 
 
 def _one_at_a_time() -> bool:
     """Whether jit is disabled, for debugging."""
     return bool(getattr(jax.config, "jax_disable_jit", False))
+
+
+def _naming_nans(chunks: "Iterator[Chunk]") -> "Iterator[Chunk]":
+    """Passes chunks on; where JAX is told to stop at a NaN, it says whose that is."""
+    done = 0
+    try:
+        for chunk in chunks:
+            yield chunk
+            done = chunk.stop
+    except FloatingPointError as error:
+        raise ScoreError(
+            f"the expert at position {done}: {' '.join(str(error).split())}; jax_debug_nans or "
+            "jax_debug_infs is set, without which it would be an expert that failed"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +159,7 @@ class ExpertMap:
           MemoryLimitError: a single expert does not fit.
         """
         if _one_at_a_time():
-            yield from self._one_by_one(experts)
+            yield from _naming_nans(self._one_by_one(experts))
             return
         ready = _Call(self, experts, most)
         start, flying = 0, None
@@ -173,8 +193,10 @@ class ExpertMap:
             id_ = jnp.asarray(np.ravel(expert.ids)[0])
             arguments = (self.params, expert, self.scales, self.plan)
             if self.plan.noise.rounded:
-                move = apply_sum if jnp.ndim(expert.ids) else apply_noise
-                outputs = self.function.call(move(*arguments), self.data, id_)
+                move = _SUMMED if jnp.ndim(expert.ids) else _MOVED
+                with jax.disable_jit(False):  # it is the user's function that is looked into
+                    moved = move(*arguments)
+                outputs = self.function.call(moved, self.data, id_)
             else:  # what perturbs by hand is not the function in its own dtypes
                 evaluated = evaluate_sum if jnp.ndim(expert.ids) else evaluate
                 with jax.disable_jit(False):
@@ -195,6 +217,10 @@ class ExpertMap:
     def program(self, experts: Population) -> Program:
         """Returns the program that such experts run, compiled."""
         return _Call(self, experts, None).program
+
+
+class _NotMappedError(ArgumentError):
+    """The function has an operation that has no rule for a block of several experts."""
 
 
 class _Call:
@@ -236,6 +262,13 @@ class _Call:
             try:
                 self.program = self._compiled()
                 return
+            except NotImplementedError as error:
+                if block == 1:
+                    raise
+                raise _NotMappedError(
+                    f"block_size={block}: the function has an operation that JAX cannot map over "
+                    f"experts ({' '.join(str(error).split())[:200]}); use block_size=1 or 'auto'"
+                ) from error
             except jax.errors.JaxRuntimeError as error:
                 if not devices.is_out_of_memory(error):
                     raise
@@ -298,7 +331,13 @@ class _Call:
         block = int(np.clip(devices.working_bytes(device) // max(one, 1), 1, most))
         block = 1 << (block.bit_length() - 1)
         while block > 1:
-            self._take(block)
+            try:
+                self._take(block)
+            except _NotMappedError as error:
+                said = " ".join(str(error.__cause__).split())
+                _LOG.warning("experts are run one by one: JAX cannot map them (%s)", said)
+                self._take(1)
+                return 1
             block = self.how.block
             if self.program.temporary_bytes <= free:
                 break
@@ -378,6 +417,7 @@ def expert_map(
       ParameterError: there is nothing to perturb; see `make_plan`.
     """
     plan = make_plan(params, law)
+    placement = dataclasses.replace(placement, mapper=placement.mapper.around(data))
     placed = placement.mapper.replicate((params, np.asarray(leaf_scales(params, plan)), data))
     params, scales, data = placed
     return ExpertMap(function, plan, placement, params, scales, data, programs.describe(placed))

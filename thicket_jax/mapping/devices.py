@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from thicket_jax.errors import ArgumentError, PeerError, check_choice
+from thicket_jax.experts.arguments import in_device_memory
 
 BACKENDS = ("pmap", "shard_map", "none")
 _AXIS = "experts"
@@ -34,12 +35,27 @@ class Mapper:
       backend: `pmap`, `shard_map` or `none`. The first two are one program, that of `jax.pmap`,
         which is written out: `jax.pmap` itself keeps every function that it has ever mapped, and
         the arrays that it closes over.
-      mesh: over which the caller has sharded the parameters, or None.
+      mesh: over which the caller has sharded parameters or data, with `none`; or None.
+      allowed: over which devices the caller may spread an array, with `none`.
     """
 
     devices: tuple[jax.Device, ...]
     backend: str
     mesh: Mesh | None = None
+    allowed: tuple[jax.Device, ...] = ()
+
+    def around(self, data: Any) -> "Mapper":
+        """Returns the mapper that leaves data sharded where the caller has sharded it.
+
+        With the backend `none`, over the devices that it was given; elsewhere data are replicated.
+        """
+        if self.backend != "none" or self.mesh is not None:
+            return self
+        for leaf in filter(is_sharded, jax.tree.leaves(data)):
+            mesh = getattr(leaf.sharding, "mesh", None)
+            if mesh is not None and leaf.sharding.device_set <= set(self.allowed):
+                return dataclasses.replace(self, mesh=mesh)
+        return self
 
     @property
     def count(self) -> int:
@@ -57,7 +73,7 @@ class Mapper:
     def replicate(self, tree: Any) -> Any:
         """Puts every leaf on every device, once; leaves that are already there are not copied.
 
-        With the backend `none`, arrays that the caller has sharded stay sharded.
+        With the backend `none`, arrays that the caller has sharded over the mesh stay sharded.
         """
         return jax.tree.map(lambda leaf: self._put(leaf, split=False), tree)
 
@@ -79,7 +95,8 @@ class Mapper:
     def _put(self, leaf: Any, split: bool) -> Any:
         sharding = self._sharding(split)
         if isinstance(leaf, jax.Array):
-            if is_sharded(leaf) or leaf.sharding == sharding:
+            leaf = in_device_memory(leaf)
+            if self._stays(leaf) or leaf.sharding == sharding:
                 return leaf
             if jax.process_count() == 1:
                 return jax.device_put(leaf, sharding)
@@ -91,6 +108,12 @@ class Mapper:
         host = np.asarray(leaf)
         host = host.astype(jax.dtypes.canonicalize_dtype(host.dtype), copy=False)
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    def _stays(self, leaf: jax.Array) -> bool:
+        """Whether the caller has sharded an array where this mapper can take it as it is."""
+        if not is_sharded(leaf) or jax.process_count() > 1:
+            return is_sharded(leaf)
+        return self.mesh is not None and getattr(leaf.sharding, "mesh", None) == self.mesh
 
     def compile(self, program: Callable[..., Any], shared: tuple, split: tuple) -> Any:
         """Compiles `program(*shared, *split_row) -> tree` for placed example arguments.
@@ -190,8 +213,13 @@ def make_mapper(
         )
     if backend == "none" or len(chosen) == 1:
         local = [d for d in chosen if d.process_index == jax.process_index()]
-        mesh = getattr(sharded[0], "mesh", None) if sharded else None
-        return Mapper((local[0],), "none", mesh)
+        meshes = {getattr(sharding, "mesh", None) for sharding in sharded}
+        if len(meshes) > 1 or meshes == {None}:
+            raise ArgumentError(
+                f"params are sharded over {len(meshes)} meshes, or without one; put all of them on "
+                "one mesh, with jax.device_put and NamedSharding"
+            )
+        return Mapper((local[0],), "none", next(iter(meshes), None), tuple(chosen))
     return Mapper(tuple(chosen), backend)
 
 
@@ -236,8 +264,20 @@ def of_everyone(data: bytes) -> list[bytes]:
 
 
 def launch(program: Any, *arguments: Any) -> Any:
-    """Starts a compiled program; the one place where a device can run out of memory."""
-    return program(*arguments)
+    """Starts a compiled program; the one place where a device can run out of memory.
+
+    A NaN in what it returns is an expert's, who has failed, and no error, also where the user
+    looks for NaNs; to see where one comes from, `jax.disable_jit` runs expert after expert.
+    """
+    with nan_allowed():
+        return program(*arguments)
+
+
+@contextlib.contextmanager
+def nan_allowed() -> Iterator[None]:
+    """Computes what may hold NaN for good, whether or not JAX is told to look for it."""
+    with jax.debug_nans(False), jax.debug_infs(False):
+        yield
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,6 +10,13 @@ import weakref
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thicket_jax.errors import ScoreError
+from thicket_jax.experts.arguments import shapes_alone
+
 
 @dataclasses.dataclass(frozen=True)
 class Mapped:
@@ -94,3 +101,36 @@ def _without_id(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any]
         return function(params, data)
 
     return call
+
+
+def output_shapes(call: Callable[[Any, Any, Any], Any], params: Any, data: Any) -> Any:
+    """Returns what a function of one expert returns, by shapes alone.
+
+    Args:
+      call: `(params, data, id) -> tree`.
+      params, data: its arguments, wherever they lie.
+
+    Raises:
+      ScoreError: something in what it returns is no array of numbers, or all of it is empty.
+    """
+    try:
+        found = jax.eval_shape(call, shapes_alone(params), shapes_alone(data), np.int32(0))
+    except TypeError as error:
+        said = " ".join(str(error).split())
+        if "returned a value of type" not in said:  # an error of the function's own
+            raise
+        kind = said.partition("returned a value of type")[2].partition(", which")[0].strip()
+        raise ScoreError(f"the function returned a value of type {kind}; return arrays") from error
+    leaves = jax.tree.leaves(found)
+    if leaves and not any(leaf.size for leaf in leaves):
+        shapes = ", ".join(f"{x.dtype}{list(x.shape)}" for x in leaves)
+        raise ScoreError(
+            f"the function returned {shapes}, without any number; return some, of at least one item"
+        )
+    for leaf in leaves:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+            raise ScoreError(
+                f"the function returned {leaf.dtype}{list(leaf.shape)}; return numbers, such as "
+                "jax.random.key_data(key)"
+            )
+    return found

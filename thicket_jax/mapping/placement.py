@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from thicket_jax.errors import ArgumentError, check_count
+from thicket_jax.errors import ArgumentError, check_count, check_flag, shown
 from thicket_jax.mapping.devices import Mapper, make_mapper
 
 
@@ -33,8 +33,9 @@ class Placement:
 
     def __post_init__(self) -> None:
         """Refuses a block size that is none."""
-        if self.block_size != "auto":
+        if not isinstance(self.block_size, str) or self.block_size != "auto":
             check_count("block_size", self.block_size)
+        check_flag("stream", self.stream)
 
 
 def place(
@@ -61,6 +62,6 @@ def place(
         and all(isinstance(x, jax.Device) for x in devices)
     ):
         raise ArgumentError(
-            f"devices={devices!r} must be a list of devices, such as jax.devices()[:1]"
+            f"devices={shown(devices)} must be a list of devices, such as jax.devices()[:1]"
         )
     return Placement(make_mapper(devices, backend, params), block_size, most, stream)

@@ -14,7 +14,7 @@ from thicket_jax.experts.leaves import Plan
 from thicket_jax.experts.perturbation import apply_noise, apply_sum
 from thicket_jax.experts.population import Population
 from thicket_jax.mapping import devices
-from thicket_jax.mapping.functions import FunctionKey, Mapped
+from thicket_jax.mapping.functions import FunctionKey, Mapped, output_shapes
 from thicket_jax.mapping.implicit import evaluate, evaluate_sum
 
 _MOST_BLOCKS = 64  # blocks per call, M, at most
@@ -135,7 +135,7 @@ def program(function: Mapped, how: How, shared: tuple, described: Hashable) -> P
 def _compile(function: Mapped, how: How, shared: tuple) -> Program:
     block, mapper, plan = how.block, how.mapper, how.plan
     params, data = shared[:2]
-    shapes = jax.eval_shape(function.call, params, data, np.int32(0))
+    shapes = output_shapes(function.call, params, data)
     size = block * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
     num_blocks = int(np.clip(_MOST_OUTPUT_BYTES // max(size, 1), 1, _MOST_BLOCKS))
 
@@ -166,7 +166,7 @@ def _compile(function: Mapped, how: How, shared: tuple) -> Program:
                 return over_block(experts, params, data, scales)
             # A mapped axis of one changes layouts for the worse, copying what a loop carries.
             outputs = one(experts[0], params, data, scales)
-            return jax.tree.map(lambda x: x[None], outputs)
+            return jax.tree.map(lambda x, shape: jnp.asarray(x, shape.dtype)[None], outputs, shapes)
 
         def skip(_: tuple) -> Any:
             return jax.tree.map(lambda x: jnp.zeros((block, *x.shape), x.dtype), shapes)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jex
 
+from thicket_jax.experts.arguments import check_arrays, check_callable, shapes_alone
 from thicket_jax.experts.leaves import leaf_paths
 from thicket_jax.experts.low_rank import unoriented
 from thicket_jax.mapping import interpreter
@@ -43,6 +44,10 @@ def matrix_axes(
       >>> matrix_axes(lambda p, x: jnp.einsum("bd,dnh->bnh", x, p["query"]), w, jnp.ones((5, 4)))
       (('query', 'rcc'),)
     """
+    check_callable("fn", fn, optional=False)
+    params, rest = shapes_alone(params), shapes_alone(rest)
+    for name, tree in (("params", params), ("rest", rest)):
+        check_arrays(name, tree, values=False)
     used: dict[str, str] = {}
 
     def look(params: Any, *rest: Any) -> Any:

@@ -5,6 +5,7 @@ A sigma of weights means something else in every model; a change of outputs does
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,12 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.errors import ArgumentError, ScoreError, check_choice, check_count
+from thicket_jax.errors import ArgumentError, ScoreError, check_choice, check_count, shown
+from thicket_jax.experts.arguments import check_arrays, check_callable
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import Population, population
 from thicket_jax.mapping.blocks import expert_map
-from thicket_jax.mapping.functions import Mapped, mapped
+from thicket_jax.mapping.devices import nan_allowed
+from thicket_jax.mapping.functions import Mapped, mapped, output_shapes
 from thicket_jax.mapping.placement import Placement, place
+from thicket_jax.scoring.layouts import check_batch
 
 MEASURES = ("rms", "kl")
 _SMALLEST, _LARGEST = 1e-12, 1e12  # sigmas that are tried
@@ -47,7 +51,7 @@ def calibrate_sigma(
     Args:
       fn: `(params, batch) -> outputs`, an array; for `"kl"` logits [..., C].
       params: θ; never modified.
-      batch: what `fn` is asked on.
+      batch: what `fn` is asked on, as in `tj.score`.
       target: the change, positive: of `"rms"` in the outputs' unit, of `"kl"` in nats.
       key: typed key, of the experts that are tried; not consumed.
       measure: `"rms"`: √ mean (y − y₀)² over all outputs, y₀ those of θ. `"kl"`: mean over
@@ -71,15 +75,25 @@ def calibrate_sigma(
       >>> 0.1 < sigma < 0.15  # the mean of |ε| is 0.8
       True
     """
-    if isinstance(target, bool) or not (np.isreal(target) and 0 < target < math.inf):
-        raise ArgumentError(f"target={target!r} must be a positive number")
-    if not 0 < tolerance < 1:
-        raise ArgumentError(f"tolerance={tolerance!r} must be between 0 and 1")
+    check_callable("fn", fn, optional=False)
+    check_arrays("params", params)
+    check_batch(batch)
+    if not (_is_real(target) and 0 < target < math.inf):
+        raise ArgumentError(f"target={shown(target)} must be a positive number")
+    if not (_is_real(tolerance) and 0 < tolerance < 1):
+        raise ArgumentError(f"tolerance={shown(tolerance)} must be between 0 and 1")
     check_choice("measure", measure, MEASURES)
     experts = population(key, check_count("num", num), _FIRST, noise=noise)
     placement = place(params, devices=devices, backend=backend, block_size=block_size)
     change = _changes(fn, params, batch, experts, measure, placement)
     return _solve(change, float(target), tolerance, measure)
+
+
+def _is_real(value: Any) -> bool:
+    """Whether a value is one real number."""
+    if isinstance(value, jax.Array | np.ndarray):
+        return value.ndim == 0 and value.dtype.kind in "iuf"
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _solve(
@@ -121,7 +135,11 @@ def _changes(
     placement: Placement,
 ) -> Callable[[float], float]:
     """Returns σ → the mean change; infinite where an expert's outputs are not finite."""
-    base = jax.jit(fn)(params, batch)
+    function = mapped(fn)
+    output_shapes(function.call, params, batch)
+    given = placement.mapper.around(batch).replicate((params, batch))
+    with nan_allowed():
+        base = jax.jit(function.call)(*given, np.int32(0))
     if not isinstance(base, jax.Array) or not jnp.issubdtype(base.dtype, jnp.floating):
         raise ScoreError(
             "fn must return one floating array, got "
@@ -133,7 +151,8 @@ def _changes(
         raise ScoreError("fn must return logits [..., C] for measure='kl', got a scalar")
     # A block of more experts than there are would be padding.
     placement = dataclasses.replace(placement, most=len(experts))
-    ready = expert_map(_change_of(fn, measure), params, experts.noise, (batch, base), placement)
+    data = (batch, base)
+    ready = expert_map(_change_of(function, measure), params, experts.noise, data, placement)
 
     def change(sigma: float) -> float:
         sigmas = jnp.full(len(experts), sigma, jnp.float32)
@@ -144,9 +163,8 @@ def _changes(
     return change
 
 
-def _change_of(fn: Callable[[Any, Any], Any], measure: str) -> Mapped:
+def _change_of(function: Mapped, measure: str) -> Mapped:
     """A function → how far its outputs are from those of θ, float32 []."""
-    function = mapped(fn)
 
     def rms(params: Any, data: Any, id_: Any) -> jax.Array:
         batch, base = data

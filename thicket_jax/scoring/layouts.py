@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.errors import ScoreError
-from thicket_jax.experts.leaves import check_arrays, leaf_paths
+from thicket_jax.experts.arguments import check_arrays
+from thicket_jax.experts.leaves import leaf_paths
+from thicket_jax.mapping.functions import output_shapes
 
 # Experts fold ids below 2**31 into the root key, the sigma draw 2**32 - 1, the tasks 2**31 + 1.
 _ORDER_STREAM = 0xFFFFFFFE
@@ -51,7 +53,7 @@ def leading_layout(call: Callable[..., Any], params: Any, batch: Any) -> Layout:
     Raises:
       ScoreError: one score for all items, or no leaf that has the items.
     """
-    outputs = jax.eval_shape(call, params, batch, np.int32(0))
+    outputs = output_shapes(call, params, batch)
     lengths = {x.shape[0] if x.ndim else 0 for x in jax.tree.leaves(outputs)}
     if len(lengths) != 1 or 0 in lengths:
         found = ", ".join(f"{x.dtype}{list(x.shape)}" for x in jax.tree.leaves(outputs))
@@ -78,23 +80,43 @@ def _has_items(leaf: Any, count: int) -> bool:
     return bool(np.ndim(leaf)) and np.shape(leaf)[0] == count
 
 
-def check_batch(batch: Any) -> None:
-    """Raises `ScoreError` unless all leaves of a batch that have axes have the same leading one.
+def check_batch(batch: Any, name: str = "batch") -> None:
+    """Raises unless all leaves of a batch that have axes have the same leading one, of items.
 
     Leaves without axes, such as a typed key, are the same for every item.
+
+    Args:
+      batch: any pytree.
+      name: of the argument, for the error.
+
+    Raises:
+      ArgumentError: a leaf that is no array of numbers.
+      ScoreError: no items, or leaves that have different numbers of them.
     """
-    check_arrays("batch", batch)
-    leaves = [(path, leaf) for path, leaf in leaf_paths(batch) if np.ndim(leaf)]
-    if leaves and np.shape(leaves[0][1])[0] == 0:
-        raise ScoreError(f"batch leaf {leaves[0][0] or '(root)'!r} has no items; give at least one")
+    leaves = _with_axes(batch, name)
     for path, leaf in leaves[1:]:
         first, whole = leaves[0]
         if np.shape(leaf)[0] != np.shape(whole)[0]:
             raise ScoreError(
-                f"batch leaves {first or '(root)'!r} {list(np.shape(whole))} and {path!r} "
+                f"{name} leaves {first or '(root)'!r} {list(np.shape(whole))} and {path!r} "
                 f"{list(np.shape(leaf))} have different leading axes; give every leaf one entry "
                 "per item, and close over what is no item"
             )
+
+
+def check_items(batch: Any, name: str = "batch") -> None:
+    """Raises as `check_batch` does, but takes leaves that are whole for all items."""
+    _with_axes(batch, name)
+
+
+def _with_axes(batch: Any, name: str) -> list[tuple[str, Any]]:
+    """The leaves that have axes, with their paths; none may be without items."""
+    check_arrays(name, batch)
+    leaves = [(path, leaf) for path, leaf in leaf_paths(batch) if np.ndim(leaf)]
+    for path, leaf in leaves:
+        if np.shape(leaf)[0] == 0:
+            raise ScoreError(f"{name} leaf {path or '(root)'!r} has no items; give at least one")
+    return leaves
 
 
 def is_key(leaf: Any) -> bool:

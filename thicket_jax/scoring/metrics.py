@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from thicket_jax.errors import ArgumentError
+from thicket_jax.errors import ArgumentError, check_choice
 
 _WHOSE = "the answers (of predict_fn, or a combine rule's)"
 
@@ -120,8 +120,7 @@ METRICS = {
 
 def metric(name: str) -> Metric:
     """Returns the metric called `name`; an unknown name is an `ArgumentError`."""
-    if name not in METRICS:
-        raise ArgumentError(f"metric={name!r} is unknown; choose one of: {', '.join(METRICS)}")
+    check_choice("metric", name, METRICS)
     return METRICS[name]
 
 

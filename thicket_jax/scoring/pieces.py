@@ -19,7 +19,7 @@ from thicket_jax.errors import ScoreError
 from thicket_jax.experts.population import Population
 from thicket_jax.mapping import devices
 from thicket_jax.mapping.blocks import Chunk, ExpertMap, expert_map
-from thicket_jax.mapping.functions import Mapped, mapped
+from thicket_jax.mapping.functions import Mapped, mapped, output_shapes
 from thicket_jax.mapping.placement import Placement
 from thicket_jax.scoring.layouts import Layout, is_key, item_order, leading_layout
 from thicket_jax.scoring.scorer import ScorerProtocol, check_score
@@ -260,7 +260,7 @@ def _joined(trees: list[Any], axis: int) -> Any:
 
 def _check_piece(call: Callable[..., Any], params: Any, piece: Any, size: int, axes: int) -> None:
     """Raises `ScoreError` unless outputs for one piece have one entry per item of it."""
-    outputs = jax.eval_shape(call, params, piece, np.int32(0))
+    outputs = output_shapes(call, params, piece)
     wanted = (1,) * (axes - 1) + (size,)
     for leaf in jax.tree.leaves(outputs):
         if leaf.shape[:axes] != wanted:

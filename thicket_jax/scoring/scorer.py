@@ -1,5 +1,6 @@
 """One expert → a score; a population → Scores."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -8,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.errors import ArgumentError, ScoreError
+from thicket_jax.errors import ArgumentError, ScoreError, check_flag, shown
 from thicket_jax.experts import rounding
-from thicket_jax.experts.leaves import check_arrays, check_callable
+from thicket_jax.experts.arguments import check_alike, check_arrays, check_callable
 from thicket_jax.experts.noise import Noise
-from thicket_jax.experts.population import Population, check_experts
+from thicket_jax.experts.population import Population, check_experts, check_law
 from thicket_jax.mapping import programs
 from thicket_jax.mapping.blocks import Chunk, ExpertMap, expert_map
-from thicket_jax.mapping.functions import Mapped, mapped
+from thicket_jax.mapping.functions import Mapped, mapped, output_shapes
 from thicket_jax.mapping.placement import Placement, place
 from thicket_jax.scoring.layouts import check_batch
 from thicket_jax.scoring.scores import (
@@ -135,6 +136,7 @@ def score(
       (8, 3)
     """
     check_callable("progress", progress)
+    check_experts("population", population)
     scorer = Scorer(
         score_fn, params, population, batch, grade=grade, block_size=block_size, devices=devices,
         backend=backend, keep_items=keep_items, stream=stream,
@@ -195,14 +197,17 @@ class Scorer:
         if isinstance(law, Population):
             check_experts("population", law)
             law = law.noise
+        check_law(law)
         check_callable("score_fn", score_fn, optional=False)
         check_callable("grade", grade)
+        check_flag("keep_items", keep_items)
         check_arrays("params", params)
         check_batch(batch)
         placement = place(
             params, devices=devices, backend=backend, block_size=block_size, stream=stream
         )
         self._prepare(mapped(score_fn), params, law, batch, placement, grade, keep_items)
+        self._checks = True
 
     @classmethod
     def placed(
@@ -239,6 +244,7 @@ class Scorer:
             per_item = _is_per_item(function, ready)
             ready = ready.of(_scalar_and_items(function, per_item and keep_items))
         self.expert_map, self.grade, self.keep_items = ready, grade, keep_items and per_item
+        self._function, self._per_item, self._checks = function, per_item, False
 
     def __call__(self, population: Population, progress: Progress | None = None) -> Scores:
         """Scores every expert of a population under the scorer's law.
@@ -256,11 +262,12 @@ class Scorer:
           MemoryLimitError: one expert does not fit.
         """
         check_experts("population", population)
+        check_callable("progress", progress)
         ready = self.expert_map
         if population.noise != ready.plan.noise:
             raise ArgumentError(
-                f"population has the noise law {population.noise}, the scorer was prepared for "
-                f"{ready.plan.noise}; make a scorer for each law"
+                f"population has the noise law {shown(population.noise, 200)}, the scorer was "
+                f"prepared for {shown(ready.plan.noise, 200)}; make a scorer for each law"
             )
         rounding.check(ready.params, ready.plan, population, ready.scales)
         return self._score(population, progress)
@@ -301,16 +308,37 @@ class Scorer:
         return self.expert_map.chunks(experts)
 
     def on(self, batch: Any) -> "Scorer":
-        """Returns a scorer on another batch; of the same shapes, it compiles nothing."""
-        return self._with(self.expert_map.on(batch))
+        """Returns a scorer on another batch; of the same shapes, it compiles nothing.
+
+        Raises:
+          ScoreError: as for the first batch; or scores were per item and are not, or the reverse.
+        """
+        if self._checks:
+            check_batch(batch)
+        ready = self.expert_map.on(batch)
+        if self.grade is None and ready.described != self.expert_map.described:
+            per_item = _is_per_item(self._function, ready)
+            if per_item != self._per_item:
+                kinds = ("one score for the batch", "one score per item")
+                raise ScoreError(
+                    f"score_fn returns {kinds[per_item]} of this batch and {kinds[not per_item]} "
+                    "of the one that the scorer was made for; make another scorer"
+                )
+        return self._with(ready)
 
     def at(self, params: Any) -> "Scorer":
-        """Returns a scorer around another θ of the same shapes; it compiles nothing."""
+        """Returns a scorer around another θ of the same shapes; it compiles nothing.
+
+        Raises:
+          ArgumentError: a tree of another structure, or leaves of other shapes or dtypes.
+        """
+        check_arrays("params", params)
+        check_alike("params", params, self.expert_map.params)
         return self._with(self.expert_map.at(params))
 
     def _with(self, ready: ExpertMap) -> "Scorer":
-        scorer = type(self).__new__(type(self))
-        scorer.expert_map, scorer.grade, scorer.keep_items = ready, self.grade, self.keep_items
+        scorer = copy.copy(self)
+        scorer.expert_map = ready
         return scorer
 
     @property
@@ -351,7 +379,7 @@ def check_score(call: Callable[..., Any], params: Any, batch: Any) -> bool:
     Raises:
       ScoreError: another shape, or not floating.
     """
-    result = jax.eval_shape(call, params, batch, np.int32(0))
+    result = output_shapes(call, params, batch)
     if not hasattr(result, "shape"):
         raise ScoreError(
             f"score_fn returned a {type(result).__name__}; return one array, [] or [B]"

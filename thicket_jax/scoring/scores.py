@@ -174,7 +174,8 @@ def graded(grade: Grade, outputs: Any, count: int) -> Graded:
     if not isinstance(found, Graded):
         found = Graded(found)
     items = np.asarray(found.items)
-    if items.ndim != 2 or items.shape[0] != count or not np.issubdtype(items.dtype, np.floating):
+    wrong = items.ndim != 2 or items.shape[0] != count or not items.size
+    if wrong or not jnp.issubdtype(items.dtype, jnp.floating):
         raise ScoreError(
             f"grade returned {items.dtype}{list(items.shape)} for {count} experts; return float32 "
             f"[{count}, B], one row per expert"

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from thicket_jax.ensembles.combine import with_weights
-from thicket_jax.ensembles.prediction import Predictor
+from thicket_jax.ensembles.prediction import Predictor, combined
 from thicket_jax.errors import RunError, ScoreError, ThicketError
 from thicket_jax.experts import rounding
 from thicket_jax.experts.leaves import check_useful_rank
@@ -27,6 +27,7 @@ from thicket_jax.reports import report, results
 from thicket_jax.runs import digests
 from thicket_jax.runs.files import fingerprint
 from thicket_jax.runs.log import RunLog, most_per_call
+from thicket_jax.scoring.layouts import check_batch, check_items
 from thicket_jax.scoring.pieces import PieceScorer
 from thicket_jax.scoring.resuming import Scored, score_missing
 from thicket_jax.scoring.scorer import Scorer, ScorerProtocol
@@ -150,7 +151,7 @@ def _execute(
             digests.seal(run_dir)
     predict = None
     if problem.predict_fn is not None:
-        predict = _predict(problem, experts, scores, kept, settings.placement)
+        predict = _predict(problem, experts, scores, kept, settings.placement, settings.rule)
     return Result(experts, scores, kept, predict, table, run_dir)
 
 
@@ -226,6 +227,7 @@ def _predict(
     scores: Scores,
     kept: Population,
     placement: Placement,
+    rule: Rule | None,
 ) -> Callable[[Any], Any]:
     """Returns the ensemble of the kept experts, a function of a batch."""
     assert problem.predict_fn is not None
@@ -235,7 +237,7 @@ def _predict(
     )
     weights = scores.values[ranking(scores, experts)[: len(kept)]]
     combine = with_weights(next(iter(problem.combines.values())), weights)
-    return lambda batch: combine(predictor(batch))
+    return combined(predictor, combine, check_batch if rule is None else check_items)
 
 
 @contextlib.contextmanager

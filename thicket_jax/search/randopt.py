@@ -1,5 +1,6 @@
 """`tj.randopt`: the pipeline for a user's own function."""
 
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,12 +9,12 @@ import jax
 import numpy as np
 
 from thicket_jax.ensembles.combine import Combine, majority_vote
-from thicket_jax.errors import ArgumentError
-from thicket_jax.experts.leaves import check_arrays, check_callable
+from thicket_jax.errors import ArgumentError, check_flag, shown
+from thicket_jax.experts.arguments import check_arrays, check_callable
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import Population, check_num, population
 from thicket_jax.mapping.placement import place
-from thicket_jax.scoring.layouts import check_batch
+from thicket_jax.scoring.layouts import check_batch, check_items
 from thicket_jax.scoring.metrics import Metric, metric, own_metric
 from thicket_jax.scoring.scores import Grade, Progress, ScoreFn
 from thicket_jax.search import agreement
@@ -97,24 +98,7 @@ def randopt(
     """
 
     def prepare() -> tuple[Problem, Population, Settings, dict[str, Any]]:
-        rules = list(combine) if isinstance(combine, Sequence) else [combine]
-        for rule in rules:
-            if not callable(rule):
-                raise ArgumentError(
-                    f"combine={rule!r} is not a function; pass tj.majority_vote or such"
-                )
-        names = [_name(rule) for rule in rules]
-        for name in names:
-            if names.count(name) > 1:
-                raise ArgumentError(
-                    f"combine has two rules called {name!r}; give each its own name"
-                )
-        if not rules:
-            raise ArgumentError("combine is empty; give a rule, such as tj.majority_vote")
-        if predict_fn is None and rules != [majority_vote]:
-            raise ArgumentError(
-                f"combine={names[0]} joins predictions; pass predict_fn=, or leave out"
-            )
+        rules = _rules(combine, predict_fn)
         check_callable("score_fn", score_fn, optional=False)
         for name, function in (
             ("predict_fn", predict_fn),
@@ -124,6 +108,10 @@ def randopt(
             check_callable(name, function)
         for name, tree in (("params", params), ("train", train), ("test", test)):
             check_arrays(name, tree)
+        for name, flag in (("keep_items", keep_items), ("resume", resume)):
+            check_flag(name, flag)
+        if run_dir is not None and not isinstance(run_dir, str | os.PathLike):
+            raise ArgumentError(f"run_dir={shown(run_dir)} must be a path")
         check_num(num, antithetic)
         ks = check_ks(k, num)
         if resume and run_dir is None:
@@ -137,7 +125,7 @@ def randopt(
             test=test,
             targets=None if targets is None else np.asarray(targets),
             metric=_metric(metric),
-            combines=dict(zip(names, rules, strict=True)),
+            combines={_name(rule): rule for rule in rules},
             grade=grade,
         )
         experts = population(key, num, sigma, noise=noise, antithetic=antithetic, assign=assign)
@@ -152,9 +140,10 @@ def randopt(
         }
         about = {"task": _name(score_fn), "model": "own model", "options": options}
         selection = check_rule(select, budget, delta, bounds)
-        if selection is None:
-            check_batch(train)
-        elif not keep_items:
+        check = check_batch if selection is None else check_items
+        for name, batch in (("train", train), ("test", test)):
+            check(batch, name)
+        if selection is not None and not keep_items:
             raise ArgumentError(
                 f"select={select!r} keeps every outcome; leave out keep_items=False"
             )
@@ -174,6 +163,25 @@ def randopt(
 
     # What is refused on one of several processes ends all of them.
     return execute(*agreement.together(prepare))
+
+
+def _rules(combine: Any, predict_fn: Any) -> list[Combine]:
+    """The combine rules; two of one name would be one in the table."""
+    rules = list(combine) if isinstance(combine, Sequence) else [combine]
+    for rule in rules:
+        if not callable(rule):
+            raise ArgumentError(
+                f"combine={shown(rule)} is not a function; pass tj.majority_vote or such"
+            )
+    names = [_name(rule) for rule in rules]
+    for name in names:
+        if names.count(name) > 1:
+            raise ArgumentError(f"combine has two rules called {name!r}; give each its own name")
+    if not rules:
+        raise ArgumentError("combine is empty; give a rule, such as tj.majority_vote")
+    if predict_fn is None and any(rule is not majority_vote for rule in rules):
+        raise ArgumentError(f"combine={names[0]} joins predictions; pass predict_fn=, or leave out")
+    return rules
 
 
 def _check_test(predict_fn: Any, test: Any, targets: Any, metric_: Any) -> None:

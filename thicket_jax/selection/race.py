@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from thicket_jax.errors import ArgumentError, ScoreError
-from thicket_jax.experts.leaves import check_arrays, check_callable
+from thicket_jax.experts.arguments import check_arrays, check_callable
 from thicket_jax.experts.population import Population
 from thicket_jax.mapping.placement import place
+from thicket_jax.scoring.layouts import check_items
 from thicket_jax.scoring.scores import Grade, Progress, ScoreFn
 from thicket_jax.selection.bounds import beaten, comparisons
 from thicket_jax.selection.rounds import Guarantee, SelectionResult, select
@@ -211,7 +212,9 @@ def race(
     rule = Race.checked(delta, bounds)
     check_callable("progress", progress)
     check_arrays("params", params)
-    check_arrays("batch", batch)
+    check_items(batch)
+    check_callable("score_fn", score_fn, optional=False)
+    check_callable("grade", grade)
     placement = place(params, devices=devices, backend=backend, block_size=block_size)
     return select(
         rule, score_fn, params, population, batch, k, placement, grade=grade, progress=progress

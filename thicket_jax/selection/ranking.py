@@ -1,5 +1,6 @@
 """Which experts to keep: the top K by score."""
 
+import jax
 import numpy as np
 
 from thicket_jax.errors import ArgumentError, ScoreError, check_count
@@ -38,13 +39,19 @@ def top_k(population: Population, scores: Scores, k: int) -> Population:
       ArgumentError: k is larger than N, or than the number of experts that did not fail.
       ScoreError: every expert failed.
     """
-    k = check_count("k", k)
     for name, value, kind in (("population", population, Population), ("scores", scores, Scores)):
         if not isinstance(value, kind):
             raise ArgumentError(
                 f"{name} must be {kind.__name__}, got {type(value).__name__}; call "
                 "tj.top_k(population, tj.score(...), k), with the scores and not their values"
             )
+    columns = (population.ids, population.signs, scores.values, scores.failed, scores.seen)
+    if any(isinstance(column, jax.core.Tracer) for column in columns):
+        raise ArgumentError(
+            "scores or population are traced: top_k is called inside jit, grad or vmap, and ranks "
+            "on the host; call it outside"
+        )
+    k = check_count("k", k)
     if len(scores) != len(population):
         raise ArgumentError(
             f"scores of {len(scores)} experts do not belong to a population of {len(population)}"

@@ -70,7 +70,8 @@ class SelectionResult:
 
     def __repr__(self) -> str:
         """Returns what it took and what it promises, in three lines."""
-        steps = ", ".join(f"{one.experts} to {one.stop}" for one in self.rounds)
+        some = self.rounds if len(self.rounds) < 7 else (*self.rounds[:3], None, *self.rounds[-2:])
+        steps = ", ".join("..." if r is None else f"{r.experts} to {r.stop}" for r in some)
         promise = "no guarantee" if self.guarantee is None else self.guarantee.sentence
         return (
             f"SelectionResult: {len(self.experts)} of {len(self.scores)} experts kept\n"
