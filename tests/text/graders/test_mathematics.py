@@ -178,6 +178,19 @@ def test_same_is_an_equivalence(library):
         r"\frac{10}{2}",
     ]
     answers += [r"50\%", "50", "0.5", r"\frac12", "0.3333333", r"\frac13", "2^{-80}", "2^{-81}"]
+    answers += [
+        r"\{1,2\}",
+        r"\{2,1\}",
+        "1,2",
+        "2,1",
+        "1e-3",
+        "0.001",
+        "3+4i",
+        "4i+3",
+        "[3,\\infty)",
+    ]
+    answers += ["101", "101_2", "0101_2", r"5\text{ square km}", r"5\text{ km}^2", r"\frac{1}{2}x"]
+    answers += [r"x\geq 3", "i", r"\pm 2", "2,-2", "x=2", "1, 2", "even", "Even"]
     answers += ["(1,2)", "(2,1)", "x<2", r"(-\infty,2)", r"\emptyset", r"\varnothing"]
     related = {(a, b): mathematics.same(a, b) for a in answers for b in answers}
     assert all(related[a, a] for a in answers)

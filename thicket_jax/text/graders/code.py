@@ -91,7 +91,8 @@ def candidates(text: str) -> list[str]:
     What follows `[DONE]`, which ends a program in the paper of MBPP, is ignored. In turn: the
     closed blocks of Python, the last first, each after the blocks whose names its functions use;
     an open last block; what follows `[BEGIN]`; the same up to a fence; the same without the prose
-    around it. Where the fences do not pair and the first names no language, the prompt opened one.
+    around it; code between single backticks. Of a session at Python's prompt it is what was typed.
+    Where the fences do not pair and the first names no language, the prompt opened one.
 
     Example:
       >>> candidates("First:\n```python\nx = 1\n```\nBetter:\n```\nx = 2\n```\n")[:2]

@@ -3,14 +3,15 @@ r"""Countdown: reach the target with the given numbers, each used exactly as oft
 The answer is looked for in two ways, both recorded:
 
 * strict: the content of the last `<answer>...</answer>`;
-* flexible: the strict one; else the last line that reads as an expression.
+* flexible: the strict one; else the last line that reads as an expression, or that has one in it.
 
 An expression is made of whole numbers, + − × ÷ (also written * / · x, and `\times`, `\div`,
 `\cdot`, `\frac{}{}`) and parentheses, and nothing else: no sign before a number, no `**`, no `//`,
 no product without an operator. What dresses it up (tags, `$`, `\boxed{}`, markdown, a full stop, a
-label with a colon) is left out. It may be one side of an equation, or of a chain of them, if every
-side has its value; one side must use exactly the given numbers. Arithmetic is exact. There is no
-`eval`, and no recursion: depth and length only take time in proportion.
+label with a colon) is left out. It may be one side of an equation, or of a chain of them (arrows
+are equals signs), if every side has its value; one side must use exactly the given numbers.
+Arithmetic is exact. There is no `eval`, and no recursion: depth and length only take time in
+proportion.
 
 Item: `numbers`, `target`; `extraction`, `strict` (default) or `flexible`: which of the two is
 answer and score.

@@ -11,8 +11,9 @@ _FILLING = (
     "necessarily|exactly|simply|true|option|choice|answer|of"
 )
 _BEFORE = re.compile(
-    r"(?:\b(?:not|never|neither|cannot|without|except|excluding|hardly|scarcely|doubts?|unlikely)"
-    r"|n['’]t|(?<!\bno other )(?<!none other )\bthan|\binstead of|\banything but|\bnor|\bno)"
+    r"(?:\b(?:not|never|neither|cannot|without|except|excluding|hardly|scarcely|unlikely)"
+    r"|n['’]t|\b(?:rather|(?<!no )(?<!none )other|better|worse|likelier|likely) than|\binstead of"
+    r"|\banything but|(?<!no )(?<!without )(?<!without a )\bdoubts?|\bnor|\bno)"
     rf"(?:\s+(?:{_FILLING})\b)*(?:\s+|\s*[:(\[])[(\[\"'“‘*`$\\{{:]*$",
     re.IGNORECASE,
 )

@@ -13,8 +13,8 @@ Expressions of variables are equal if they agree wherever both are real. Numbers
 differ, and so do answers that both name a unit, another one; one that names none is not wrong.
 
 The answer to vote on is its LaTeX in a normal form of spacing; `same` makes classes of equivalent
-ones, which name the same unit or base, or none. Answers of several parts, between commas, are right
-in any order.
+ones, which name the same unit or base, or none, and of which none is a tuple and another a set.
+Answers of several parts, between commas, are right in any order.
 
 Item: `answer` or `final_answer`, a string or a list of the parts, in LaTeX, or the authors'
 solution with the answer boxed; `extraction`, `strict` (default) or `flexible`: which of the two is
@@ -104,8 +104,21 @@ def same(a: str, b: str) -> bool:
     """
     if split_unit(a)[1] != split_unit(b)[1] or based(a) != based(b):
         return a == b
+    if {_shape(a), _shape(b)} == {"tuple", "set"}:  # a list without brackets may be right as either
+        return False
     first, second = sorted((a, b))
     return _equal(first, second) or _equal(second, first)
+
+
+def _shape(latex: str) -> str:
+    """What several parts are: a set, without brackets too; a tuple, or interval; else nothing."""
+    value = assigned(latex)
+    found = bracketed(value)
+    if found is None:
+        return "set" if len(split_parts(value)) > 1 else ""
+    if found[0] == "\\{":
+        return "set"
+    return "tuple" if len(split_parts(found[1])) > 1 else ""
 
 
 def _gold(item: Mapping[str, Any]) -> tuple[str, ...]:

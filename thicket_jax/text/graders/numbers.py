@@ -136,7 +136,9 @@ def _alone(line: str) -> str | None:
     line = re.sub(r"^([-−–])[ \t]+", r"\1", line)
     line = _SPACED.sub(lambda match: re.sub(r"\s", "", match[0]), line)
     match = _NUMBER.match(line)
-    if match is None or _GOES_ON.match(line, match.end()) or _SECOND.match(line, match.end()):
+    if match is None or denied.after(line, match.end()):
+        return None
+    if _GOES_ON.match(line, match.end()) or _SECOND.match(line, match.end()):
         return None
     return _canonical(_value(match, alone=True))
 

@@ -61,9 +61,10 @@ def contains_word(text: str, item: Mapping[str, Any]) -> Outcome:
     """Grades whether the text names an accepted answer as whole words.
 
     With `choices`, the answer is the choice that "the answer is ..." names; else the one that the
-    text begins with ("Yes, no problem"); else the one that it names last (of overlapping ones, the
-    longest). It is right if it is accepted. Without, every accepted answer that the text names
-    anywhere is right, and the vote is over last lines in normal form.
+    text begins with ("Yes, no problem"); else the last that "it is ..." names, or that it names at
+    all (of overlapping ones, the longest). What follows "no, wait" comes first; of two with "or"
+    between them none is the answer. It is right if it is accepted. Without, every accepted answer
+    that the text names anywhere is right, and the vote is over last lines in normal form.
 
     Example:
       >>> contains_word("It is a woman.", {"answer": "man"}).score
