@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import io
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -221,6 +222,22 @@ def test_a_full_disk_at_any_operation_loses_nothing(plain_folders, whole, finish
                 failed += 1
         assert go_on(whole, run) == finished, full_at
     assert failed >= count - 2 > 60  # what takes something away does not fail
+
+
+def test_what_storage_cannot_write_is_one_error_of_the_system(tmp_path, capfd):
+    """And neither Orbax nor its threads say anything."""
+    tree, limits = {"x": np.random.default_rng(0).random(20_000)}, resource.RLIMIT_FSIZE
+    before = resource.getrlimit(limits)
+    resource.setrlimit(limits, (40_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            checkpoints.save(tmp_path / "x", tree)
+    finally:
+        resource.setrlimit(limits, before)
+    assert caught.value.errno == errno.EFBIG and capfd.readouterr().err == ""
+    assert not (tmp_path / "x").exists()
+    checkpoints.save(tmp_path / "x", tree)
+    np.testing.assert_array_equal(checkpoints.load(tmp_path / "x")["x"], tree["x"])
 
 
 def test_two_at_once_are_one_and_a_line_that_names_it(whole, tmp_path):

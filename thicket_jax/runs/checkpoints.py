@@ -5,10 +5,17 @@ interface compares the path over all connected processes in every save, so that 
 several would wait for ever; the classic `Checkpointer` takes the active processes as an option.
 """
 
+import contextlib
 import errno
+import gc
+import logging
 import os
 import pathlib
+import re
 import shutil
+import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -33,6 +40,41 @@ def _checkpointer() -> Any:
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
+@contextlib.contextmanager
+def _storage(path: pathlib.Path) -> Iterator[None]:
+    """What storage cannot do is an `OSError`, and storage's own threads say nothing of it."""
+    log, hooks = logging.getLogger("absl"), (threading.excepthook, sys.unraisablehook)
+    level, failed = log.level, None
+    log.setLevel(logging.CRITICAL)
+    threading.excepthook = sys.unraisablehook = lambda _: None
+    try:
+        try:
+            yield
+        except (ValueError, RuntimeError) as error:
+            failed = _system_error(str(error), path)
+            if failed is None:
+                raise
+        if failed is not None:
+            gc.collect()  # of what hangs on the error, which speaks once more when it goes
+            raise failed
+    finally:
+        log.setLevel(level)
+        threading.excepthook, sys.unraisablehook = hooks
+
+
+def _system_error(text: str, path: pathlib.Path) -> OSError | None:
+    """The system's error in what the storage below says, if there is one."""
+    status = re.match(r"([A-Z_]{5,}): ", text)
+    if status is None and "OS error" not in text:
+        return None
+    found = re.search(r"OS error (\d+)|os_error_code='(\d+)'", text)
+    if found is not None:
+        number = int(found[1] or found[2])
+    else:
+        number = errno.ENOSPC if status and status[1] == "RESOURCE_EXHAUSTED" else errno.EIO
+    return OSError(number, os.strerror(number), str(path))
+
+
 def save(path: pathlib.Path, tree: Any) -> None:
     """Writes a pytree of arrays to the folder `path`, which appears whole or not at all.
 
@@ -42,16 +84,8 @@ def save(path: pathlib.Path, tree: Any) -> None:
     with interrupts.waiting():
         unsynced = path.absolute().with_name(path.name + UNFINISHED)
         shutil.rmtree(unsynced, ignore_errors=True)
-        try:
-            with _checkpointer() as checkpointer:
-                checkpointer.save(unsynced, tree)
-        except (
-            ValueError,
-            RuntimeError,
-        ) as error:  # of the storage below
-            if "OS error" not in str(error):
-                raise
-            raise OSError(errno.EIO, str(error).splitlines()[0], str(path)) from error
+        with _storage(path), _checkpointer() as checkpointer:
+            checkpointer.save(unsynced, tree)
         said = unsynced / "commit_success.txt"
         if said.exists():  # with an absolute path; a run holds none
             said.write_text(f"Checkpoint commit was successful to {path.name}")
@@ -63,5 +97,5 @@ def save(path: pathlib.Path, tree: Any) -> None:
 
 def load(path: pathlib.Path) -> Any:
     """Returns the pytree at `path` as numpy arrays; what storage raises is passed on."""
-    with _checkpointer() as checkpointer:
+    with _storage(path), _checkpointer() as checkpointer:
         return jax.tree.map(np.asarray, checkpointer.restore(path.absolute()))
