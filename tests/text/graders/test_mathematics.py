@@ -169,30 +169,19 @@ def test_same_is_an_equivalence(library):
     answers = [
         "5",
         "x=5",
-        "y=5",
         r"5\text{ km}",
         r"5\text{ m}",
         "5_8",
+        "05_8",
         "5_7",
-        "5.0",
         r"\frac{10}{2}",
+        "5.0",
     ]
     answers += [r"50\%", "50", "0.5", r"\frac12", "0.3333333", r"\frac13", "2^{-80}", "2^{-81}"]
-    answers += [
-        r"\{1,2\}",
-        r"\{2,1\}",
-        "1,2",
-        "2,1",
-        "1e-3",
-        "0.001",
-        "3+4i",
-        "4i+3",
-        "[3,\\infty)",
-    ]
-    answers += ["101", "101_2", "0101_2", r"5\text{ square km}", r"5\text{ km}^2", r"\frac{1}{2}x"]
-    answers += [r"x\geq 3", "i", r"\pm 2", "2,-2", "x=2", "1, 2", "even", "Even"]
+    answers += [r"\{1,2\}", "1,2", "2,1", "5e-1", "3+4i", "4i+3"]
     answers += ["(1,2)", "(2,1)", "x<2", r"(-\infty,2)", r"\emptyset", r"\varnothing"]
     related = {(a, b): mathematics.same(a, b) for a in answers for b in answers}
+    assert related["1,2", r"\{1,2\}"] and related["3+4i", "4i+3"] and related["5e-1", "0.5"]
     assert all(related[a, a] for a in answers)
     assert all(related[a, b] == related[b, a] for a, b in related)
     for a, b, c in itertools.product(answers, repeat=3):
