@@ -9,9 +9,8 @@ from flax import linen, nnx
 from flax.training.train_state import TrainState
 
 import thicket_jax as tj
-from thicket_jax.errors import ParameterError
+from thicket_jax.errors import ParameterError, ThicketError
 from thicket_jax.experts.leaves import leaf_paths, make_plan
-from thicket_jax.search.pipeline import Result
 
 X = jnp.ones((4, 2))
 
@@ -97,24 +96,96 @@ def test_plain_trees_move_whatever_their_names():
     assert chosen(plain) == ["cache", "mean", "opt.mu", "step"]
 
 
-def test_a_model_with_statistics_and_dropout_is_searched(tmp_path):
-    """The README's own pattern: nothing fails, and the run's config names what was left out."""
+def test_a_model_with_statistics_and_dropout_is_scored():
+    """The README's own pattern: whatever the sigma, no variance goes below zero."""
     graph, state = nnx.split(Net(nnx.Rngs(0)))
 
     def predict(params, batch):
         model = nnx.merge(graph, params)
         model.eval()
-        return model(batch["x"])
+        return model(batch["x"]).max(-1)
 
-    batch = {"x": X, "label": jnp.zeros(4, int), "key": jax.random.key(1)}
-    found = tj.randopt(
-        lambda p, b: predict(p, b).max(-1), state, batch, key=jax.random.key(0), num=32, k=2,
-        sigma=2.0, run_dir=tmp_path / "run", predict_fn=predict, test=batch,
-        targets=np.zeros(4, int), metric="accuracy",
-    )  # fmt: skip
-    assert isinstance(found, Result) and not found.scores.failed.any()
-    config = (tmp_path / "run" / "config.json").read_text()
-    assert "norm.var: BatchStat, no nnx.Param" in config
+    batch = {"x": X, "key": jax.random.key(1)}
+    experts = tj.population(jax.random.key(0), 32, 2.0)
+    found = tj.score(predict, state, experts, batch, backend="none", block_size=1)
+    assert not found.failed.any()
+    assert {path for path, reason in make_plan(state, experts.noise).skipped} == {
+        "cache", "drop.rngs.count", "drop.rngs.key", "norm.mean", "norm.var"
+    }  # fmt: skip
+
+
+def test_a_pure_dict_of_a_module_has_no_kinds():
+    """Weights and statistics look alike there; the state, or `where`, says which is which."""
+    state = nnx.state(Net(nnx.Rngs(0)))
+    plain = nnx.to_pure_dict(state)
+    assert {"norm.mean", "norm.var"} <= set(chosen(plain)) - set(chosen(state))
+    assert set(chosen(plain, r"kernel|bias|\bscale|lora")) == set(chosen(state))
+
+
+# Typed keys, in batches and among parameters.
+
+BATCH = {"x": X, "key": jax.random.key(7), "keys": jax.random.split(jax.random.key(8), 4)}
+WEIGHTS = {"w": jnp.ones((2, 3)), "key": jax.random.key(3)}
+SMALL = {"devices": jax.devices()[:1], "block_size": 1}
+
+
+def noisy(params, batch):
+    """A score with noise of the batch's key, of a key an item, and of one among the parameters."""
+    shared = jax.random.uniform(batch["key"]) + jax.random.uniform(params["key"])
+    return (batch["x"] @ params["w"]).sum(-1) + shared + jax.vmap(jax.random.uniform)(batch["keys"])
+
+
+def test_typed_keys_go_every_way():
+    experts = tj.population(jax.random.key(0), 3, 0.1)
+    given, each = (noisy, WEIGHTS, experts, BATCH), jax.jit(noisy)
+    wanted = np.stack([each(tj.perturb(WEIGHTS, expert), BATCH) for expert in experts])
+    scorer = tj.Scorer(*given, **SMALL)
+    ways = {
+        "plain": scorer(experts),
+        "on": scorer.on(BATCH)(experts),
+        "graded": tj.score(*given, grade=lambda outputs: outputs, **SMALL),
+        "devices": tj.score(*given, block_size=2, devices=jax.devices()[:2], backend="shard_map"),
+        "stream": tj.score(*given, stream=True, **SMALL),
+    }
+    with jax.disable_jit():
+        ways["disable_jit"] = tj.score(*given)
+    for name, found in ways.items():
+        np.testing.assert_allclose(found.items, wanted, rtol=1e-5, err_msg=name)
+    rounds = tj.halving(*given, 1, budget=1.0, **SMALL)
+    seen = ~np.isnan(rounds.scores.items)
+    np.testing.assert_allclose(rounds.scores.items[seen], wanted[seen], rtol=1e-5)
+    joined = tj.ensemble(*given[:3], combine=tj.mean, **SMALL)(BATCH)
+    np.testing.assert_allclose(joined, wanted.mean(0), rtol=1e-5)
+
+
+def test_typed_keys_go_through_low_rank_noise():
+    experts = tj.population(jax.random.key(0), 2, 0.1, noise=tj.low_rank(1))
+    found = tj.score(noisy, WEIGHTS, experts, BATCH, **SMALL)
+    wanted = jax.jit(noisy)(tj.perturb(WEIGHTS, experts[1]), BATCH)
+    np.testing.assert_allclose(found.items[1], wanted, rtol=1e-5)
+    assert tj.matrix_axes(noisy, WEIGHTS, BATCH) == ()
+
+
+def test_a_search_with_keys_is_resumed_with_these_alone(tmp_path, monkeypatch):
+    def search(batch, **options):
+        return tj.randopt(
+            noisy, WEIGHTS, batch, key=jax.random.key(0), num=3, k=1, sigma=0.1,
+            run_dir=tmp_path / "run", **SMALL, **options,
+        )  # fmt: skip
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("thicket_jax.search.pipeline.top_k", stop)
+        search(BATCH)
+    for name, other in (("key", jax.random.key(9)), ("keys", BATCH["keys"][::-1])):
+        with pytest.raises(ThicketError, match=r"fingerprints\.train was"):
+            search({**BATCH, name: other}, resume=True)
+    monkeypatch.setattr("thicket_jax.reports.report.write", lambda *_, **__: None)
+    found = search(BATCH, resume=True)
+    wanted = tj.score(noisy, WEIGHTS, found.population, BATCH, **SMALL)
+    np.testing.assert_array_equal(found.scores.items, wanted.items)
 
 
 def test_nan_outputs_are_a_failed_expert_whatever_a_grade_makes_of_them():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import thicket_jax as tj
-from thicket_jax.errors import ArgumentError, ScoreError, ThicketError
+from thicket_jax.errors import ArgumentError, ThicketError
 from thicket_jax.scoring.metrics import METRICS, own_metric
 
 SHAPES = [(), (1,), (4,), (1, 4), (4, 1), (4, 4), (4, 1, 1), (4, 4, 1), (4, 4, 4)]
@@ -56,31 +56,6 @@ def test_nan_is_never_right():
     labels = np.array([0, np.nan, 1])
     assert METRICS["accuracy"].per_item(labels, np.array([0, 1, 1])).tolist() == [1, 0, 1]
     assert np.isnan(METRICS["mse"].per_item(scores, np.zeros((3, 2)))).tolist() == [1, 1, 0]
-
-
-def test_leaves_of_a_batch_have_one_leading_axis():
-    experts = tj.population(jax.random.key(0), 4, 0.1)
-    params, shapes = {"w": jnp.ones(3)}, [(5,), (1,), (4, 5)]
-    law = {"key": jax.random.key(0), "num": 4, "k": 1, "sigma": 0.1}
-
-    def score_fn(params, batch):
-        return -jnp.sum(params["w"]) * jnp.ones(4)
-
-    for shape in shapes[:2]:
-        batch = {"x": np.zeros((4, 3)), "y": np.zeros(shape), "scale": 2.0}
-        found = rf"(batch|train) leaves 'x' \[4, 3\] and 'y' \[{shape[0]}\] have different leading axes"
-        for call in (
-            lambda batch=batch: tj.score(score_fn, params, experts, batch),
-            lambda batch=batch: tj.score(
-                score_fn, params, experts, batch, grade=lambda outputs: outputs
-            ),
-            lambda batch=batch: tj.Scorer(score_fn, params, experts, batch),
-            lambda batch=batch: tj.randopt(score_fn, params, batch, **law),
-        ):
-            with pytest.raises(ScoreError, match=found):
-                call()
-    batch = {"x": np.zeros((4, 3)), "y": np.zeros(shapes[2]), "key": jax.random.key(1)}
-    tj.Scorer(score_fn, params, experts, batch)
 
 
 @pytest.mark.parametrize(
