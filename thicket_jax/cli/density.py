@@ -40,7 +40,7 @@ usage: thicket density TASK ... [options]
 """
 # What makes an expert; equal for all tasks of one population.
 POPULATION: tuple[str, ...] = ("num", "sigma", "noise", "rank", "factors", "scale", "masses")
-POPULATION += ("where", "antithetic", "prng", "seed")
+POPULATION += ("rounded", "where", "antithetic", "prng", "seed")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

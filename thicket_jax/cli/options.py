@@ -75,3 +75,5 @@ class ExportOptions:
     """Export the expert of this rank; 1 is the best."""
     merge: int | None = None
     """Export the merge of the best so many experts."""
+    dtype: str | None = None
+    """With --merge: float32 does not round the sum to 16 bits, in which a mean of steps is lost."""
