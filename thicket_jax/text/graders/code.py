@@ -91,8 +91,9 @@ def candidates(text: str) -> list[str]:
     What follows `[DONE]`, which ends a program in the paper of MBPP, is ignored. In turn: the
     closed blocks of Python, the last first, each after the blocks whose names its functions use;
     an open last block; what follows `[BEGIN]`; the same up to a fence; the same without the prose
-    around it; code between single backticks. Of a session at Python's prompt it is what was typed.
-    Where the fences do not pair and the first names no language, the prompt opened one.
+    around it; lines that are set in; code between single backticks. Of a session at Python's prompt
+    it is what was typed. Where the fences do not pair and the first names no language, the prompt
+    opened one.
 
     Example:
       >>> candidates("First:\n```python\nx = 1\n```\nBetter:\n```\nx = 2\n```\n")[:2]
@@ -108,7 +109,7 @@ def candidates(text: str) -> list[str]:
     marked = text.rpartition("[BEGIN]")[2]
     unfenced = marked.split("```")[0]
     others = [rest, marked, unfenced, _without_prose(unfenced), _without_prose(rest)]
-    others += [_without_prompts(marked), *_INLINE.findall(marked)[-1:]]
+    others += [_without_prompts(marked), _indented(unfenced), *_INLINE.findall(marked)[-1:]]
     found += [textwrap.dedent(other).strip("\n") for other in others]
     return [block for block in dict.fromkeys(found) if block.strip()][:_MOST_CANDIDATES]
 
@@ -220,6 +221,12 @@ def _without_prose(text: str) -> str:
     return "\n".join(lines)
 
 
+def _indented(text: str) -> str:
+    """The lines of a text that are set in, as Markdown sets code in prose."""
+    lines = text.split("\n")
+    return "\n".join(line for line in lines if line[:4] in ("    ", "\t") or not line.strip())
+
+
 def _wrong_line(code: str) -> int | None:
     """The index of the first line that is not Python, or that only names something, as prose."""
     try:
@@ -253,7 +260,7 @@ def _run(text: str, tests: tuple[str, ...], setup: str, limits: Mapping[str, Any
 def _sandbox(**limits: Any) -> Sandbox:
     """This worker's sandbox, started by its first program.
 
-    It is kept, as starting one takes a hundred times as long as running a program; it ends with the
+    It is kept, as starting one takes longer than running a program; it ends with the
     worker, whose end closes its input.
     """
     return Sandbox(**limits)
