@@ -126,7 +126,7 @@ def score(
       ScoreError: the score function does not return a floating [] or [B], leaves of the batch have
         different leading axes, or grade raised.
       MemoryLimitError: one expert does not fit.
-      ArgumentError: bad options.
+      ArgumentError: bad options, or no expert differs from θ in its dtype.
 
     Example:
       >>> import thicket_jax as tj
