@@ -1,7 +1,7 @@
 """The words of threefry2x32 as plain integer arithmetic, which a compiler fuses into its use.
 
 `jax.random.bits` draws the same words; on a CPU it does so in a loop of its own, round by round
-through memory, about three times slower than the add that the noise is for.
+through memory, and takes longer than the add that the noise is for.
 """
 
 import math

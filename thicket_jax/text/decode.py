@@ -152,7 +152,7 @@ def next_tokens(logits: jax.Array, batch: Batch, draw: jax.Array, step: jax.Arra
 
 
 def first_largest(logits: jax.Array) -> jax.Array:
-    """The argmax as two plain reductions, which a CPU runs several times faster; int32 [R]."""
+    """The argmax as two plain reductions, which a CPU runs faster; int32 [R]."""
     V = logits.shape[-1]
     places = jnp.arange(V, dtype=jnp.int32)
     at_top = logits == logits.max(-1, keepdims=True)
