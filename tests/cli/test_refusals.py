@@ -174,7 +174,7 @@ def unworked(monkeypatch, tmp_path):
     for module, name in (
         (signals, "pretrain"), (images, "pretrain"), (pretrained, "load"), (shared, "Graders"),
         (pipeline, "execute"), (exports, "export"), (jax.distributed, "initialize"),
-        (landscape, "_score_all"), (jax.stages.Lowered, "compile"),
+        (landscape, "_score_all"), (jax.stages.Lowered, "compile"), (machine, "_await"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, reached(name))
     for module in (run, density, landscape, report, export):
@@ -383,6 +383,7 @@ def runs_until_the_search(monkeypatch, tmp_path):
     monkeypatch.setattr(shared, "Graders", Recorded)
     monkeypatch.setattr(pipeline, "execute", execute)
     monkeypatch.setattr(jax.distributed, "initialize", note("initialize"))
+    monkeypatch.setattr(machine, "_await", note("await"))
     monkeypatch.setattr(jax.config, "update", lambda *x: told.append(x) or update(*x))
     monkeypatch.setattr(run.compiled, "keep", note("keep"))
     monkeypatch.setattr(run, "parse", read)
@@ -596,7 +597,7 @@ CALLS = {
     "sigma 0": ({"sigma": 0.0}, "sigma=0 must be"),
     "sigma inf": ({"sigma": (0.1, float("inf"))}, "sigma=inf must be"),
     "sigma text": ({"sigma": "0.1"}, "sigma='0.1' must be"),
-    "assign": ({"assign": "best"}, "assign='best' must be"),
+    "assign": ({"assign": "best"}, "assign='best' is unknown"),
     "noise": ({"noise": "gaussian"}, "noise='gaussian' must be a Noise"),
     "rank": ({"noise": tj.low_rank(5)}, "rank=5 is above the smaller side of every matrix; use 4"),
     "where": ({"noise": tj.gaussian(where="nosuch")}, "where='nosuch' matches none"),
