@@ -6,11 +6,13 @@ import os
 import pathlib
 import shutil
 import signal
+import typing
 
 import pytest
 
 from thicket_jax.cli import progress
 from thicket_jax.cli.main import COMMANDS, main
+from thicket_jax.reports import documents
 from thicket_jax.runs import files, strings
 
 TINY = ["--pretrain", "xavier", "--num", "6", "--train-items", "6", "--test-items", "4", "--k"]
@@ -193,7 +195,22 @@ def test_records_hold_no_absolute_paths(finished):
 CONTROL = "a\x1b[31m\x07b\x9b\u202ec\ud800\r\x00\n\td"
 
 
-def test_control_characters_reach_no_terminal_and_no_page(monkeypatch, capsys):
+def test_control_characters_reach_no_page(tmp_path):
+    """Whatever block of a page a text of a model is in."""
+    (tmp_path / "a.png").write_bytes(b"")
+    picture, C = documents.Picture("a.png", CONTROL), CONTROL
+    blocks = [
+        documents.Title(C, C), documents.Heading(C), documents.Paragraph(C), documents.Code(C),
+        documents.Bullets((C,)), documents.Tiles(((C, C, C),)), documents.Table((C,), ((C,),)),
+        picture, documents.Interactive(C, picture),
+    ]  # fmt: skip
+    assert {type(block) for block in blocks} == set(typing.get_args(documents.Block))
+    for page in (documents.to_html(blocks, tmp_path), documents.to_markdown(blocks)):
+        assert "a␛[31m␇b" in page
+        assert not (set(CONTROL) - set("a[31mbcd\n\t")) & set(page)
+
+
+def test_control_characters_reach_no_terminal(monkeypatch, capsys):
     shown = strings.printable(CONTROL)
     assert shown == "a␛[31m␇b\ufffd\ufffdc\ufffd␍␀\n\td" and len(shown) == len(CONTROL)
 
@@ -205,4 +222,4 @@ def test_control_characters_reach_no_terminal_and_no_page(monkeypatch, capsys):
     monkeypatch.setitem(COMMANDS, "report", command)
     assert main(["report"]) == 2
     found = capsys.readouterr()
-    assert not set(CONTROL) - set("a[31mbcd\n\t") & set(found.out + found.err)
+    assert not (set(CONTROL) - set("a[31mbcd\n\t")) & set(found.out + found.err)

@@ -22,6 +22,7 @@ from thicket_jax.reports import figures
 from thicket_jax.runs import checkpoints, digests, files, interrupts, lock
 from thicket_jax.runs import log as run_log
 from thicket_jax.runs import record as run_record
+from thicket_jax.scoring.resuming import score_missing
 
 FOUND = ("config.json", "experts.json", "items.npz", "results.json", "report.html")
 CHANGES = ["mkdir", "rename", "replace", "link", "symlink", "unlink", "rmdir"]
@@ -315,6 +316,31 @@ def test_a_signal_inside_a_save_waits_for_it(name, whole, tmp_path):
     log.flush()
     assert [start for start, _, _ in log.segments()] == sorted({0, log._start})
     assert sum(len(scores) for _, scores, _ in log.segments()) == 5
+
+
+def test_a_second_ctrl_c_while_the_first_one_saves_loses_nothing(whole, tmp_path, monkeypatch):
+    log, real, came = sealed_runs.log_of(whole, tmp_path / "run"), os.fsync, []
+    log._most = 100
+
+    def stream(begin, end):
+        for i in range(begin, end):
+            yield i - begin, sealed_runs.scores_of(whole, i, i + 1)
+
+    def interrupt(*_):
+        came.append(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    def fsync(file):
+        interrupt()
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(KeyboardInterrupt):
+        score_missing(stream, 5, log, lambda now: now.done.sum() == 3 and interrupt())
+    assert len(came) > 2
+    ((start, scores, _),) = log.segments()
+    assert (start, len(scores)) == (0, 3)
+    log.close()
 
 
 def test_a_signal_in_a_json_file_leaves_it_whole(tmp_path, monkeypatch):
