@@ -197,6 +197,24 @@ def test_wrong_predictions_are_named_with_another_rule(rule, given, found):
     assert "\n" not in text
 
 
+NO_PREDICTIONS = [
+    "text", None, 3, [], {"a": 1}, [[1, 2], [3]], np.array([["a"]]), np.array([[None]]),
+    np.ones((2, 3), np.complex64), np.ones((2, 3, 4), np.complex64), np.ones((0, 3)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*COMBINES, "weighted_vote"])
+def test_what_no_rule_can_take_is_one_line(name):
+    rule = with_weights(combine_rule(name), [0.5] * 2)
+    for wrong in NO_PREDICTIONS:
+        with pytest.raises(ArgumentError, match=f"^{name} got .*; use m") as caught:
+            rule(wrong)
+        assert "\n" not in str(caught.value)
+    for wrong in ("text", None, {"a": 1}, [1, "a"], [1, 1j], [1], [[1, 2]]):
+        with pytest.raises(ArgumentError, match="weights"):
+            weighted_vote(np.ones((2, 3), np.int32), wrong)
+
+
 @pytest.mark.parametrize("name", [*COMBINES, "weighted_vote"])
 def test_an_expert_with_a_nan_has_no_part_in_an_item_s_answer(name):
     """Of every item the answer is that of the experts which are whole there, in any place."""

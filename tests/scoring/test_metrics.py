@@ -50,6 +50,17 @@ def test_accuracy_refuses_what_cannot_be_classes(answers, targets, found):
         METRICS["accuracy"].per_item(answers, targets)
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_takes_real_numbers(name):
+    good = np.ones(2, np.int32)
+    for wrong in (np.array(["a", "b"]), ["a", "b"], [None, 1], np.ones(2) + 1j, [[1], [2, 3]]):
+        for pair in ((wrong, good), (good, wrong), (wrong, wrong)):
+            with pytest.raises(ArgumentError, match=f"{name}: .* are of type .*; give real num"):
+                METRICS[name].per_item(*pair)
+    for dtype in (np.int8, np.float16, np.float64, jnp.bfloat16):
+        METRICS[name].per_item(good.astype(dtype), good)
+
+
 def test_nan_is_never_right():
     scores = np.array([[np.nan, 0], [0, np.nan], [1, 0]], np.float32)
     assert METRICS["accuracy"].per_item(scores, np.array([0, 1, 0])).tolist() == [0, 0, 1]

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from thicket_jax.errors import ArgumentError, check_choice
+from thicket_jax.errors import ArgumentError, check_choice, shown
 
 TIE = 1e-6  # votes whose weights are this close, relative to the larger, are tied
 
@@ -66,7 +67,10 @@ def weighted_vote(predictions: Any, weights: Any) -> jax.Array:
       [3]
     """
     votes = _labels("weighted_vote", predictions)
-    given = jnp.asarray(weights, jnp.float32)
+    try:
+        given = jnp.asarray(weights, jnp.float32)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"weights={shown(weights)} must be one number an expert") from None
     if given.shape != votes.shape[:1]:
         raise ArgumentError(
             f"weights {list(given.shape)} do not fit predictions of {len(votes)} experts; give one "
@@ -76,8 +80,25 @@ def weighted_vote(predictions: Any, weights: Any) -> jax.Array:
     return _winner(votes, jnp.where(given.sum() > 0, given, jnp.ones_like(given)))
 
 
+def _given(rule: str, predictions: Any) -> jax.Array:
+    """Predictions as an array, if they are real numbers [K, B, ...] of at least one expert."""
+    try:
+        found = jnp.asarray(predictions)
+    except (TypeError, ValueError):  # text, objects, rows of several lengths
+        what = f"a {type(predictions).__name__}"
+    else:
+        what = f"{found.dtype}{list(found.shape)}"
+        real = any(jnp.issubdtype(found.dtype, x) for x in (np.floating, np.integer, np.bool_))
+        if real and found.ndim > 1 and len(found):
+            return found
+    raise ArgumentError(
+        f"{rule} got {what}; it takes predictions [K, B, ...], real numbers, of at least one "
+        "expert; use majority_vote for labels, mean for numbers"
+    )
+
+
 def _labels(rule: str, predictions: Any) -> jax.Array:
-    votes = jnp.asarray(predictions)
+    votes = _given(rule, predictions)
     if votes.ndim == 3 and votes.size:
         votes = jnp.where(_there(votes), votes.argmax(-1), -1)
     if votes.ndim != 2 or jnp.issubdtype(votes.dtype, jnp.floating):
@@ -129,7 +150,8 @@ def mean(predictions: Any) -> jax.Array:
 
     Of each item over those without a NaN; NaN where there are none.
     """
-    return _over_who_is_there(jnp.asarray(predictions, jnp.float32), jnp.mean, jnp.nanmean)
+    given = _given("mean", predictions).astype(jnp.float32)
+    return _over_who_is_there(given, jnp.mean, jnp.nanmean)
 
 
 def median(predictions: Any) -> jax.Array:
@@ -137,7 +159,8 @@ def median(predictions: Any) -> jax.Array:
 
     Of an even K it is the mean of the middle two. Of each item over those without a NaN.
     """
-    return _over_who_is_there(jnp.asarray(predictions, jnp.float32), jnp.median, jnp.nanmedian)
+    given = _given("median", predictions).astype(jnp.float32)
+    return _over_who_is_there(given, jnp.median, jnp.nanmedian)
 
 
 def mean_probs(predictions: Any) -> jax.Array:
@@ -147,7 +170,7 @@ def mean_probs(predictions: Any) -> jax.Array:
       predictions: logits [K, B, C]; each expert's softmax is taken, then the mean, over those
         without a NaN.
     """
-    logits = jnp.asarray(predictions)
+    logits = _given("mean_probs", predictions)
     if logits.ndim < 3 or not jnp.issubdtype(logits.dtype, jnp.floating):
         raise ArgumentError(
             f"mean_probs got {logits.dtype}{list(logits.shape)}; it takes logits [K, B, C]; "

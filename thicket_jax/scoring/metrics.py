@@ -5,6 +5,7 @@ Every metric is used everywhere (base, best expert, ensemble; train and test), i
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def _accuracy(answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
     Raises:
       ArgumentError: shapes that do not fit, or numbers that cannot be classes.
     """
-    answers, targets = np.asarray(answers), np.asarray(targets)
+    answers, targets = _given("accuracy", answers, targets)
     if np.issubdtype(answers.dtype, np.integer) and _is_table(answers, targets):
         _check_labels("answers", answers, targets.shape[-1])
         found = np.take_along_axis(targets, np.maximum(answers, 0)[..., None], -1)[..., 0]
@@ -63,6 +64,23 @@ def _accuracy(answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
     _check_labels("targets", targets, answers.shape[-1])
     broken = np.isnan(answers).any(-1)
     return _mean((answers.argmax(-1) == targets) & ~broken)
+
+
+def _given(name: str, answers: Any, targets: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Answers and targets as arrays, if they are real numbers."""
+    found = []
+    for whose, value in ((_WHOSE, answers), ("the targets", targets)):
+        try:
+            array = np.asarray(value)
+        except ValueError:  # rows of several lengths
+            array = np.empty(0, object)
+        if array.dtype.kind not in "biuf" and not np.can_cast(array.dtype, np.float64):
+            raise ArgumentError(
+                f"{name}: {whose} are of type {array.dtype}; give real numbers, or a metric of "
+                "your own"
+            )
+        found.append(array)
+    return found[0], found[1]
 
 
 def _check_labels(whose: str, labels: np.ndarray, classes: int | None = None) -> None:
@@ -93,7 +111,7 @@ def _is_table(answers: np.ndarray, targets: np.ndarray) -> bool:
 
 def _mse(answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """The squared error of each item, over all its numbers; shapes must be equal."""
-    answers, targets = np.asarray(answers), np.asarray(targets)
+    answers, targets = _given("mse", answers, targets)
     if answers.shape != targets.shape or not answers.ndim:
         raise ArgumentError(
             f"mse: {_WHOSE} are {_shown(answers)}, the targets {_shown(targets)}; make their "
