@@ -57,6 +57,10 @@ def order(text, score, right="CADB"):
 
 CASES = {
     "decoration": [
+        number("####   72   ####", "72", 1),
+        number("#### about 72", "72", 1),
+        number("#### 72\n#### ", "72", 0, ("strict",)),
+        number("#### 72 and 73", "72", 0),
         number("#### ***72***", "72", 1),
         number("#### ~~71~~ 72", "72", 1),
         number("#### <b>72</b>", "72", 1),
@@ -92,6 +96,13 @@ CASES = {
         maths("\\fbox{5}", "5", 1),
     ],
     "equivalence": [
+        box("0.\\overline{3}", "\\frac13", 1),
+        box("0.1\\overline{6}", "\\frac16", 1),
+        box("0.\\overline{3}", "0.3", 0),
+        box("x=2y", "y=\\frac{x}{2}", 1),
+        box("x=2y", "y=2x", 0),
+        box("\\cos 60^\\circ", "\\frac12", 1),
+        box("1 < x < 2", "(1,2)", 1),
         box("0.1", "\\frac{1}{10}", 1),
         box("1e-3", "0.001", 1),
         box("2.50", "2.5", 1),
@@ -126,6 +137,9 @@ CASES = {
         box("\\begin{pmatrix} 2 \\\\ 1 \\end{pmatrix}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", 0),
     ],
     "units": [
+        box("\\text{5 cm}", "5", 1),
+        box("\\text{5 cm}", "5\\text{ mm}", 0),
+        box("5¢", "\\$5", 0),
         box("5 \\text{ cm}^2", "5", 1),
         box("5\\,\\mathrm{cm}", "5\\text{ centimeters}", 1),
         box("5\\text{ cm}", "5\\text{ inches}", 0),
@@ -161,6 +175,8 @@ CASES = {
         box("(1, 2), (4, 3)", "(3,4),(1,2)", 0),
     ],
     "programs in blocks": [
+        code("Here's the code:\n\n    def inc(x):\n        return x + 1\n", 1),
+        code("```python\ndef inc(x)\n    return x + 1\n```", 0),
         code(blocks(PLUS, SAME), 0),
         code(blocks(SAME, PLUS), 1),
         code(blocks("ONE = 1", "def inc(x): return x + ONE"), 1),
@@ -181,6 +197,9 @@ CASES = {
         code("```python\ndef inc(x): return x + 1\n```\n```javascript\nfunction inc(x) {}\n```", 1),
     ],
     "equations": [
+        puzzle("<answer>(1+2)*8 = 24 ✓</answer>", 1),
+        puzzle("<answer>8/(1/(1+2))</answer>", 0),
+        puzzle("```\n(1 + 2) * 8\n```", 1, FLEXIBLE),
         puzzle("<answer>(1+2)*8=24</answer>", 1),
         puzzle("<answer>24=8*(2+1)</answer>", 1),
         puzzle("<answer>8(1+2)</answer>", 0),
@@ -202,6 +221,9 @@ CASES = {
         puzzle("<answer>(1 + 2) * 8 = 24.0</answer>", 1),
     ],
     "choices": [
+        choice("I'd say C; D is close", 1),
+        choice("A and B are out. C or D? D is wrong. C.", 1),
+        choice("C is incorrect, D is correct", 0),
         choice("C is better than A, B or D", 1),
         choice("A: no. B: no. C: yes. D: no.", 1),
         choice("Between A and C, I go with C", 1),
@@ -234,6 +256,11 @@ CASES = {
         choice("not true", 0, "true", ["true", "false"]),
     ],
     "negation": [
+        word("It's no longer Paris", "Paris", 0),
+        word("Paris - wrong", "Paris", 0),
+        word("Paris was ruled out", "Paris", 0),
+        number("It's 7, certainly not 5 or 6", "7", 1, FLEXIBLE),
+        maths("It's $7$, certainly not $5$ or $6$", "7", 1, FLEXIBLE),
         word("The capital isn't Paris.", "Paris", 0),
         word("It was never Paris", "Paris", 0),
         word("No, it is Paris", "Paris", 1),
@@ -287,6 +314,8 @@ CASES = {
         maths("It is neither 5 nor 6", "6", 0, FLEXIBLE),
     ],
     "SMILES": [
+        smiles("<answer>1. CCO\n2. CC</answer>", "CC.OCC", 1),
+        smiles("\\boxed{CCO}", "OCC", 1),
         smiles("<answer>CCO.CC</answer>", "CC.OCC", 1),
         smiles("<answer>CC.CC.OCC</answer>", "CC.OCC", 0),
         smiles("<answer>[Na+].[Cl-]</answer>", "[Cl-].[Na+]", 1),
@@ -307,6 +336,8 @@ CASES = {
         smiles("<answer>**CCO**</answer>", "OCC", 1),
     ],
     "orders": [
+        order("C → A → D → B is the order, A → B → C → D is not", 1),
+        order("(C)(A)(D)(B)", 1),
         order("<answer>C, A, D, B</answer>", 1),
         order("<answer>CADB</answer>", 1),
         order("C > A > D > B", 1),

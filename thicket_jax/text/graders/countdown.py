@@ -46,7 +46,7 @@ _WHOLE = re.compile(r"(=\s*[0-9]+)\.0+(?=\s*(?:=|$))")  # a value that is whole
 _TAG = re.compile(r"</?answer>", re.IGNORECASE)
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _DRESSED = re.compile(r"^(?:[A-Za-z]|result|total|target)\s*=(?=[^=])", re.IGNORECASE)
-_AROUND = " \t\r\n*_`.,;\"'"
+_AROUND = " \t\r\n*_`.,;!✓✔✅\"'"
 _BULLET = re.compile(r"^\s*(?:[-*•]|[0-9]+[.)])\s+")
 _RUN = re.compile(r"(?:[-+*/()=\[\]{}×÷·⋅∙∗−–xX0-9\s]|\\(?:times|div|cdot)|\.0)+")  # in prose
 _MOST_DIGITS, _MOST_SIDES = 20, 20  # of a claim and of a chain, so that arithmetic stays small

@@ -3,11 +3,14 @@
 "not 5", "neither 5 nor 6", "7 rather than 5" deny 5; so do "5 is wrong" and "5? No".
 """
 
+import itertools
 import re
+from collections.abc import Sequence
 
+_OR = re.compile(r"[)\]}\"'”’*`$\\]*,?\s+n?or\s+[(\[{\"'“‘*`$\\]*")
 _NEAR = 60  # characters before an answer, and after it, that can deny it
 _FILLING = (
-    "an?|the|be|is|it|it's|in|that|to|equal|called|named|think|believe|say|really|actually|likely|"
+    "an?|the|be|is|it|it's|in|that|to|equal|longer|called|named|think|believe|say|really|actually|likely|"
     "necessarily|exactly|simply|true|option|choice|answer|of"
 )
 _BEFORE = re.compile(
@@ -25,7 +28,8 @@ _AFTER = re.compile(
     rf"{_CLOSING}(?:{_WRONG}(?:wrong|incorrect|false|impossible|ruled out|eliminated|excluded)\b"
     r"|\s+(?:is|are|was|were|can)(?:n['’]t|\s*not)\s+(?:the\s+|be\s+)*"
     r"(?:right|correct|true|answer|it)\b"
-    r"|\s*[:=]\s*(?:no|false|wrong|incorrect)\b(?!,? wait)"
+    r"|\s*[-–—:=]\s*(?:no|false|wrong|incorrect)\b(?!,? wait)"
+    r"|\s+(?:is|are|was|were)(?:n['’]t|\s+not)\s*(?:[.!;,]|$)"
     r"|\s*\?[\s\"'”’*]*no\b(?!\s+(?:idea|doubt)))",
     re.IGNORECASE,
 )
@@ -49,3 +53,17 @@ def after(text: str, at: int) -> bool:
       (True, True, False)
     """
     return _AFTER.match(text[at : at + _NEAR]) is not None
+
+
+def each(text: str, spans: Sequence[tuple[int, int]]) -> list[bool]:
+    """For places of a text in order, whether each is denied, itself or in a row with "or".
+
+    Example:
+      >>> each("not 5 or 6 but 7", [(4, 5), (9, 10), (15, 16)])
+      [True, True, False]
+    """
+    found = [before(text, begin) or after(text, end) for begin, end in spans]
+    for i, ((_, end), (begin, _)) in enumerate(itertools.pairwise(spans)):
+        if found[i] and _OR.fullmatch(text[end:begin]):
+            found[i + 1] = True
+    return found

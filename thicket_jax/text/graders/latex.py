@@ -11,6 +11,7 @@ _EMPTY = re.compile(r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}")
 _BOLD = re.compile(
     r"\\(?:mathbf|textbf|boldsymbol)\s*\{([^{}]*)\}|\\(?:text|mathrm)\{([-0-9., ]+)\}"
 )
+_IN_WORDS = re.compile(r"\\text\{\s*(-?[0-9][0-9.,/]*)\s+([A-Za-z][^{}]*)\}")
 _KEPT_SPACE = re.compile(
     r"(\\(?:text|mathrm|mbox)[a-z]*\{[^{}]*\}|\\[A-Za-z]+ (?=[A-Za-z])|, (?=[0-9]{3}(?![0-9])))| "
 )
@@ -46,6 +47,7 @@ _NAMES = {
     **dict.fromkeys(("rad", "radian"), "rad"),
     **dict.fromkeys(("unit", "square unit", "cubic unit"), ""),  # says nothing
 }
+_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])[^+=-]*$")  # its degrees are no unit
 _POWERED = re.compile(r"(square|sq|cubic|cu)\.?\s+(?!units?$)")
 _POWERS = {"sq": 2, "cu": 3}
 _BASED = re.compile(
@@ -58,6 +60,9 @@ _BASES = {
 }
 _DECIMAL = re.compile(r"[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.[0-9]+)?")
 _SCIENTIFIC = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?[eE][-+]?[0-9]{1,3}")
+_REPEATING = re.compile(
+    r"(?P<sign>-?)(?P<whole>[0-9]*)\.(?P<first>[0-9]*)\\(?:overline|bar)\s*\{?(?P<again>[0-9]+)\}?"
+)
 _MOST_DIGITS = 300
 _OPENING, _CLOSING = "([{", ")]}"
 
@@ -71,6 +76,7 @@ def normal(latex: str) -> str:
     """
     latex = _SPACING.sub(" ", _GROUPED.sub(",", latex))
     latex = _EMPTY.sub(r"\\emptyset", _BOLD.sub(lambda match: match[1] or match[2] or "", latex))
+    latex = _IN_WORDS.sub(r"\1\\text{ \2}", latex)
     latex = re.sub(r"\\[dt]frac(?![A-Za-z])", r"\\frac", latex).replace("−", "-")
     latex = " ".join(latex.split()).strip("$* `").removesuffix(".").rstrip("$* `\\")
     return _KEPT_SPACE.sub(lambda match: match[1] or "", latex)
@@ -86,7 +92,7 @@ def split_unit(latex: str) -> tuple[str, str]:
     if dollars := _DOLLARS.match(latex):
         return latex[dollars.end() :], "dollar"
     match = _UNIT.fullmatch(latex)
-    if match is None:
+    if match is None or _ANGLE.search(match["value"]):
         return latex, ""
     written = match["named"] or match["sign"] or match["plain"]
     words = " ".join(written.split()).strip(". ").lower()
@@ -121,6 +127,11 @@ def decimal(latex: str) -> Fraction | None:
     """Returns the value of a number that is written with digits alone, or None."""
     if _SCIENTIFIC.fullmatch(latex):
         return Fraction(latex)
+    if (match := _REPEATING.fullmatch(latex)) and len(latex) <= _MOST_DIGITS:
+        first, again = match["first"], match["again"]
+        nines = (10 ** len(again) - 1) * 10 ** len(first)
+        value = Fraction(int(first + again) - int(first or 0), nines) + int(match["whole"] or 0)
+        return -value if match["sign"] else value
     if not latex or len(latex) > _MOST_DIGITS or not _DECIMAL.fullmatch(latex):
         return None
     plain = latex.replace(",", "")

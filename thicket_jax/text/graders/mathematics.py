@@ -65,6 +65,9 @@ _STATED = re.compile(
     r"\$[^$\n]{1,200}\$|\\\([^\n]{1,200}?\\\)"
     r"|(?<![\w.$\\{^*/+=-])-?[0-9](?:[0-9.,/]*[0-9])?(?![\w$^*/+=-]|\s*[-+*/^=]\s*[0-9(])"
 )  # a formula, or a number that stands alone
+_DEGREES = re.compile(
+    r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(-?[0-9.]+)\s*(?:\^\{?\\circ\}?|°)\s*[)}]?"
+)
 _late: list[bool] = []  # what ran into the time limit since the last text
 _T = TypeVar("_T")
 _MARKDOWN = re.compile(r"(?<!\w)(?:\*\*+|__+|`+)|(?:\*\*+|__+|`+)(?!\w)")
@@ -199,7 +202,7 @@ def _last_expression(text: str) -> str | None:
     if marked is not None and normal(marked):
         return normal(marked)
     text = _MARKDOWN.sub(" ", text)
-    text = _STATED.sub(_without_denied, text)
+    text = _without_denied(text)
     tail = text.rstrip()[-_TAIL:]
     if len(text) > _TAIL:
         tail = tail.partition("\n")[2] or tail  # no formula whose beginning is cut off
@@ -207,11 +210,13 @@ def _last_expression(text: str) -> str | None:
     return (normal(words[-1]) or None) if words else None
 
 
-def _without_denied(match: re.Match[str]) -> str:
-    """A formula or number of a text; nothing, if the text denies it."""
-    if denied.before(match.string, match.start()) or denied.after(match.string, match.end()):
-        return " "
-    return match[0]
+def _without_denied(text: str) -> str:
+    """A text without the formulas and numbers that it denies."""
+    spans = [match.span() for match in _STATED.finditer(text)]
+    found = zip(spans, denied.each(text, spans), strict=True)
+    for begin, end in reversed([span for span, is_denied in found if is_denied]):
+        text = f"{text[:begin]} {text[end:]}"
+    return text
 
 
 def _within(function: Callable[[], Any]) -> Any:
@@ -254,6 +259,8 @@ def _equal(gold: str, answer: str) -> bool:
     if unit and other and unit != other:
         return False
     if wanted and given and _equal_values(assigned(wanted), assigned(given)):
+        return True
+    if "=" in gold and "=" in answer and _verified(gold, answer):
         return True
     return "percent" in (unit, other) and unit != other and _verified(gold, answer)
 
@@ -382,7 +389,14 @@ def _word(latex: str) -> str | None:
 @_remembered
 def _parse(latex: str) -> tuple[Any, ...]:
     """Expressions, and as the last one a string, if there is anything to parse."""
-    return _parsed(f"\\boxed{{{latex}}}") if len(latex) <= _LONGEST else ()
+    if len(latex) > _LONGEST:
+        return ()
+    return _parsed(f"\\boxed{{{_DEGREES.sub(_radians, latex)}}}")
+
+
+def _radians(match: re.Match[str]) -> str:
+    """An angle of a trigonometric function in degrees, as the parser takes it."""
+    return f"{match[1]}(\\frac{{{match[2]}\\pi}}{{180}})"
 
 
 def _parsed(text: str) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ a unit. "1,23" is not a number but two. There is no tolerance: 0.33 is not 1/3.
 """
 
 import functools
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -70,6 +71,7 @@ _SECOND = re.compile(
 _LABEL = r"(?:the\s+)?(?:(?:final|correct|right)\s+)?(?:answer|ans\b\.?|result|total|solution)"
 _DRESS = re.compile(
     rf"""(?:~~[^~\n]*~~|</?[a-z]{{1,6}}>|≈|\\approx\b
+    |(?:about|approximately|around|roughly|exactly|only|just|nearly)\s
     |\\text\{{[^{{}}\n]{{0,40}}\}}\s*=|[A-Za-z][\w ]{{0,40}}=(?!=)|[*_`"'“”‘’(){{\[$=:+\s]
     |\\[(\[$ ,]|\\(?:boxed|left|text[a-z]*|math[a-z]*)\s*\{{?|<answer>
     |{_LABEL}[*_]*\s*(?::|=|\bis\b)|ans\.|(?:USD|EUR|GBP|INR|JPY|CNY|CAD|AUD|CHF|Rs\.?)(?![A-Za-z]))*""",
@@ -123,9 +125,10 @@ def _after_mark(text: str) -> str | None:
 
 def _marked_line(text: str) -> str | None:
     """What follows the last `####` in its line, headings passed over."""
-    for part in reversed(text.split("####")[1:]):
+    for before, part in reversed(list(itertools.pairwise(text.split("####")))):
         line = _plain(part.partition("\n")[0]).strip()
-        if not _HEADING.match(line):
+        closes = not line and "\n" not in before and before.strip()  # "#### 72 ####"
+        if not closes and not _HEADING.match(line):
             return line
     return None
 
@@ -204,8 +207,9 @@ def _last(text: str) -> str | None:
 
 def _meant_numbers(text: str) -> Iterator[re.Match[str]]:
     """The numbers of a text that it does not deny."""
-    for match in _numbers(text):
-        if not denied.before(text, match.start()) and not denied.after(text, match.end()):
+    found = list(_numbers(text))
+    for match, is_denied in zip(found, denied.each(text, [m.span() for m in found]), strict=True):
+        if not is_denied:
             yield match
 
 

@@ -73,7 +73,7 @@ def _found(text: str, order: list[str]) -> list[str] | None:
 def _last_order(text: str, order: list[str]) -> list[str] | None:
     spelling = {label.casefold(): label for label in order}
     for match in reversed(list(_lists(tuple(spelling)).finditer(text))):
-        if denied.before(text, match.start()):
+        if denied.before(text, match.start()) or denied.after(text, match.end()):
             continue
         parts = match["together"] or _label(tuple(spelling)).findall(match[0])
         if len(parts) >= len(order):

@@ -1,9 +1,9 @@
 """SMILES strings: the reactants of USPTO-50k, as equal molecules.
 
-The answer is the content of the last `<answer>...</answer>`; else the last word of the text that is
-a SMILES string. Atom maps (`[CH3:1]`), the order of components, between dots, and how a molecule is
-written (`OCC` or `CCO`) do not count: two answers are equal if RDKit's canonical SMILES are, its
-stereochemistry included. What RDKit does not take as a molecule is no answer.
+The answer is the content of the last `<answer>...</answer>`, or box; else the last word of the text
+that is a SMILES string. Atom maps (`[CH3:1]`), the order of components, between dots, and how a
+molecule is written (`OCC` or `CCO`) do not count: two answers are equal if RDKit's canonical SMILES
+are, its stereochemistry included. What RDKit does not take as a molecule is no answer.
 
 Without RDKit, strings are compared as text, without atom maps and with sorted components, so that
 the same molecule written another way counts as wrong; `has_rdkit` says which, and so do tasks.
@@ -28,6 +28,7 @@ _ATOM_MAP = re.compile(r":[0-9]+\]")
 _AROUND = " \t\r\n`\"'*,;!?$"
 _BETWEEN = re.compile(r"\s*(?:\s\+\s|,\s|;\s|\n|\sand\s)\s*")
 _LABEL = re.compile(r"^[A-Za-z][A-Za-z ]*[*_]*:(?=\s)")
+_NUMBERED = re.compile(r"^\s*[0-9]+[.)]\s+", re.MULTILINE)
 _LONGEST = 4000  # characters of a string that RDKit is given
 
 
@@ -84,10 +85,12 @@ def normal(text: str) -> str | None:
 
 def _found(text: str) -> str | None:
     marked = tagged(text)
+    marked = boxed(text) if marked is None else marked
     if marked is None:
         return _last(text)
     inner = boxed(marked)
     written = _LABEL.sub("", (marked if inner is None else inner).strip(_AROUND))
+    written = _NUMBERED.sub("", written)
     return molecules(_BETWEEN.sub(".", written.strip(_AROUND)).rstrip("."))
 
 

@@ -26,8 +26,8 @@ _STATED = re.compile(
     r"|\b(?:i choose|i pick|it must be)\b|\\boxed\{|<answer>"
 )
 _SAID = re.compile(
-    r"\b(?:it is|it's|it must be|i go with|go with|so|thus|hence|therefore)[,:]?\s+"
-    r"(?:(?:option|choice)\s+)?[(\[\"'“‘*`]*$"
+    r"\b(?:it is|it's|it must be|i go with|go with|i would say|i'd say|i say|so|thus|hence"
+    r"|therefore)[,:]?\s+(?:(?:option|choice)\s+)?[(\[\"'“‘*`]*$"
 )
 _CORRECTED = re.compile(
     r"\b(?:no,? wait|wait,|actually,|correction:|scratch that|on second thought|i mean)"
@@ -150,7 +150,7 @@ def _meant(body: str, named: "Sequence[_Span]", meant: "Sequence[_Span]") -> "_S
             return stated[0] if match[0] != "<answer>" else stated[-1]
     if meant and _begins(body, named, meant[0]):
         return meant[0]
-    said = [span for span in meant if _SAID.search(body[: span[0]][-40:])]
+    said = [span for span in meant if _SAID.search(body[max(0, span[0] - 40) : span[0]])]
     return (said or [*meant])[-1] if meant else None
 
 
