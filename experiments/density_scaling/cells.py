@@ -30,7 +30,7 @@ def plan(options: argparse.Namespace, work: pathlib.Path) -> Plan:
     )
     if options.quick:
         few = Rule(batch=8, least=20, most=20, round=10, lines=512)
-        how = Models(Counts(16, 8), few, SETTINGS[:1], how.cache, block_size=8)
+        how = Models(Counts(16, 8), few, SETTINGS[:1], how.cache, block_size=2)
     for width in widths:
         check_count("widths", width)
         decoder.check(width)

@@ -23,7 +23,7 @@ def plan(options: argparse.Namespace, work: pathlib.Path) -> Plan:
     size, settings = Size(), signals_table()["settings"]
     block_size: int | str = "auto"
     if options.quick:
-        size, block_size = QUICK, 4
+        size, block_size = QUICK, 1
         settings = {"num": size.num, "k": size.k, "train_items": size.train_items, "test_items": 2}
     how = (size, str(work), block_size)
     found = [

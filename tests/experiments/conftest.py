@@ -16,6 +16,14 @@ def experiment(monkeypatch):
 
 
 @pytest.fixture
+def briefly_trained(monkeypatch):
+    """Trains bases of signals for a few steps: what is measured of them is not looked at."""
+    from thicket_jax.tasks.signals import task
+
+    monkeypatch.setattr(task, "ITERATIONS", 20)
+
+
+@pytest.fixture
 def fast_compiling():
     """Compiles without much optimisation, as `done` does."""
     name = "jax_disable_most_optimizations"

@@ -5,7 +5,6 @@ import json
 import jax
 import numpy as np
 import pytest
-from experiment_runs import done
 
 from thicket_jax.errors import ArgumentError, DataError
 
@@ -124,13 +123,12 @@ def test_the_rules(experiment):
     assert found["discordance"]["value"] == pytest.approx(1)
 
 
-def test_the_quick_form_goes_on_and_refuses_other_settings(
-    experiment,
-    tmp_path,
-    capsys,
-):
+@pytest.mark.usefixtures("fast_compiling")
+def test_the_quick_form_goes_on_and_refuses_other_settings(experiment, tmp_path, capsys):
     words = ("--quick", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"))
-    out = done("experiments.density_scaling", *words)
+    main = experiment("experiments.density_scaling.__main__").main
+    assert main(words) == 0
+    out = capsys.readouterr().out
     assert "trained 11,632 parameters" in out and "untrained" in out
     table = json.loads((tmp_path / "out" / "table.json").read_text())
     assert [(r["kind"], r["width"]) for r in table["records"]] == [
@@ -145,7 +143,6 @@ def test_the_quick_form_goes_on_and_refuses_other_settings(
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 10_000
     assert "**The models**" in (tmp_path / "out" / "table.md").read_text()
 
-    main = experiment("experiments.density_scaling.__main__").main
     assert main(words) == 0 and "trained 11,632" not in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "table.json").read_text()) == table
     assert main(["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 2

@@ -1,21 +1,22 @@
-"""experiments/stories: its quick form as one types it, and its rule by hand."""
+"""experiments/stories: its quick form on a tiny model, and its rule by hand."""
 
 import json
 
 import pytest
-from experiment_runs import ROOT, done
-
-STORIES = ROOT.parent / "shared" / "models" / "stories260K"
+from language_models import make_checkpoint
 
 
-@pytest.mark.skipif(not STORIES.is_dir(), reason="the folder of stories260K is not here")
+@pytest.mark.usefixtures("fast_compiling")
 def test_stories_searches_judges_and_draws(experiment, tmp_path, capsys):
     pytest.importorskip("transformers")
+    main = experiment("experiments.stories.__main__").main
+    model = make_checkpoint(tmp_path / "model")
+    tmp_path = tmp_path / "out"
     words = ("--quick", "--noises", "rademacher", "--sigmas", "0.01", "--out", str(tmp_path))
-    said = done("experiments.stories", "--model", str(STORIES), *words)
-    assert "[1/1] rademacher, sigma 0.01, seed 0: base " in said
+    assert main(["--model", str(model), *words]) == 0
+    assert "[1/1] rademacher, sigma 0.01, seed 0: base " in capsys.readouterr().out
     written = (tmp_path / "table.json").read_text()
-    assert str(STORIES.parent) not in written and str(tmp_path) not in written
+    assert str(model.parent) not in written and str(tmp_path) not in written
     table = json.loads(written)
     (run,), (row,) = table["runs"], table["summary"]
     assert (run["noise"], run["sigma"], run["seed"]) == ("rademacher", 0.01, 0)
@@ -36,12 +37,11 @@ def test_stories_searches_judges_and_draws(experiment, tmp_path, capsys):
     text = (tmp_path / "table.md").read_text()
     assert "| rademacher, 0.01 |" in text and "Ensemble of 4 against random control" in text
 
-    main = experiment("experiments.stories.__main__").main
     (tmp_path / "table.md").unlink()
     assert main(["--draw", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "table.md").read_text() == text
     capsys.readouterr()
-    assert main(["--model", str(STORIES), *words]) == 0  # measures nothing again
+    assert main(["--model", str(model), *words]) == 0  # measures nothing again
     assert "1 of 1 searches are in" in capsys.readouterr().out
     assert (tmp_path / "table.json").read_text() == written
     for wrong, message in (

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from experiment_runs import done
 
 
 @pytest.fixture
@@ -12,10 +11,12 @@ def experiment(experiment):
     return lambda name: experiment(f"experiments.what_makes_an_ensemble.{name}")
 
 
+@pytest.mark.usefixtures("fast_compiling", "briefly_trained")
 def test_quick_form_measures_judges_draws_and_goes_on(experiment, tmp_path, capsys):
     words = ("--quick", "--tasks", "signals", "--out", str(tmp_path))
-    out = done("experiments.what_makes_an_ensemble", *words)
-    assert "weighted top K against the top 5" in out
+    main = experiment("__main__").main
+    assert main(words) == 0
+    assert "weighted top K against the top 5" in capsys.readouterr().out
     table = json.loads((tmp_path / "table.json").read_text())
     assert [run["case"] for run in table["runs"]] == [
         "signals, mixed → sinusoid",
@@ -47,7 +48,6 @@ def test_quick_form_measures_judges_draws_and_goes_on(experiment, tmp_path, caps
         assert (tmp_path / name).stat().st_size > 10_000
     assert "| signals, mixed → sinusoid, complementary |" in (tmp_path / "table.md").read_text()
 
-    main = experiment("__main__").main
     assert main([*words[:-2], "--out", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "table.json").read_text()) == table
     capsys.readouterr()
