@@ -510,6 +510,8 @@ def worded(words):
         (("--grade-seconds", "soon"), "Error parsing --grade-seconds"),
         (("--k", "1,,2"), "'1,,2' is not a comma-separated list of ints"),
         (("--sigma", "0.1;0.2"), "'0.1;0.2' is not a comma-separated list of floats"),
+        (("--test-items", "many"), "'many' is not a whole number; see"),
+        (("--budget", "1/2"), "'1/2' is not a number; see"),
         (("--antithetic", "yes"), "Unrecognized options: yes"),
         (("--out",), "--out"),
         (("--num", "4", "--num", "5"), "--num is given twice; give it once"),

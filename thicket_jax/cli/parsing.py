@@ -73,9 +73,12 @@ def parse(kind: Any, words: list[str], prog: str) -> Any:
 
     @registry.primitive_rule
     def _lists(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
-        if info.type == tuple[int, ...]:
+        if info.type in (tuple[int, ...], tuple[int, ...] | None):
             return _comma_list(int)
-        return _comma_list(float) if info.type == tuple[float, ...] else None
+        if info.type == tuple[float, ...]:
+            return _comma_list(float)
+        # An optional number is read as a number: of a union, tyro says a paragraph.
+        return {int | None: _number(int), float | None: _number(float)}.get(info.type)
 
     given(words)
     errors = io.StringIO()
@@ -88,6 +91,25 @@ def parse(kind: Any, words: list[str], prog: str) -> Any:
         if stop.code in (0, None):
             raise Help from None
         raise ArgumentError(_one_line(errors.getvalue(), prog)) from None
+
+
+def _number(kind: type) -> Any:
+    import tyro
+
+    def read(words: list[str]) -> Any:
+        try:
+            return kind(words[0])
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{words[0]!r} is not {what}") from None
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=kind.__name__.upper(),
+        instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, kind),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 def _comma_list(item: type) -> Any:
@@ -105,8 +127,10 @@ def _comma_list(item: type) -> Any:
         nargs=1,
         metavar=f"{item.__name__.upper()},...",
         instance_from_str=read,
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda value: [",".join(str(x) for x in value)],
+        is_instance=lambda value: value is None or isinstance(value, tuple),
+        str_from_instance=lambda value: [
+            "None" if value is None else ",".join(str(x) for x in value)
+        ],
     )
 
 

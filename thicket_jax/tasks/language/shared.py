@@ -134,7 +134,9 @@ class Options(task.Options):
             )
         task.check_seconds("grade_seconds", self.grade_seconds)
         if not float(np.finfo(np.float32).tiny) <= self.sample_top_p <= 1:
-            raise ArgumentError(f"sample_top_p={self.sample_top_p} must be above 0, and 1 at most")
+            raise ArgumentError(
+                f"sample_top_p={self.sample_top_p} must be above 0 (in float32), and 1 at most"
+            )
 
     def unread(self) -> dict[str, str]:
         """Returns which options nothing reads beside the others, and why."""
