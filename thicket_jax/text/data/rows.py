@@ -148,7 +148,9 @@ class _NotANumberError(ValueError):
 
 def _no_number(word: str) -> Any:
     """Refuses NaN and Infinity, which Python reads and JSON lacks: no answer equals them."""
-    raise _NotANumberError(word, "is not JSON and equals no answer; write null, or leave the row out")
+    raise _NotANumberError(
+        word, "is not JSON and equals no answer; write null, or leave the row out"
+    )
 
 
 def _number(word: str) -> float:
