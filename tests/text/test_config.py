@@ -364,10 +364,23 @@ def test_layers_that_are_all_full_are_harmless_without_windows(read, family):
     assert read(small(family, **plain, **layers)) == read(small(family, **plain))
 
 
-def test_a_stray_attn_factor_changes_nothing(read):
+@pytest.mark.parametrize("stray", [{"attn_factor": 0.5}, {"finetuned": True}], ids=str)
+def test_a_stray_entry_of_rope_scaling_changes_nothing(read, stray):
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
-    stray = {**yarn, "attn_factor": 0.5}
-    assert read(small("qwen3", rope_scaling=stray)) == read(small("qwen3", rope_scaling=yarn))
+    assert read(small("qwen3", rope_scaling=yarn | stray)) == read(
+        small("qwen3", rope_scaling=yarn)
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_transformers_saves_is_read(tmp_path, family):
+    transformers = pytest.importorskip("transformers")
+    name = ARCHITECTURES[family].removesuffix("ForCausalLM") + "Config"
+    theirs = getattr(transformers, name)(architectures=[ARCHITECTURES[family]])
+    theirs.save_pretrained(tmp_path)
+    config = read_config(tmp_path)
+    assert (config.family, config.vocab_size) == (family, theirs.vocab_size)
+    assert config.num_layers == theirs.num_hidden_layers
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,8 @@ def _parse(
     known = _PARAMETERS[kind]
     if given.pop("partial_rotary_factor", 1) != 1:
         raise DataError(f"{where}: a partial_rotary_factor other than 1 is not implemented")
-    given.pop("attn_factor", None)  # stray: what is read is attention_factor
+    for stray in ("attn_factor", "finetuned"):  # read by nothing: attention_factor is
+        given.pop(stray, None)
     theta = _number(where, "rope_theta", given.pop("rope_theta", theta), above=1)
     for name, value in given.items():
         if name not in known and value:
