@@ -71,12 +71,14 @@ def in_host_memory(leaf: Any) -> bool:
     """Whether an array lies in a host's memory beside its device, where nothing is computed."""
     if not isinstance(leaf, jax.Array) or isinstance(leaf, jax.core.Tracer):
         return False
+    if not leaf.sharding.addressable_devices:
+        return False
     return leaf.sharding.memory_kind not in (None, _usual_memory(leaf))
 
 
 def _usual_memory(leaf: jax.Array) -> str:
     """The kind of memory that an array's devices compute in."""
-    device: Any = next(iter(leaf.sharding.device_set))
+    device: Any = next(iter(leaf.sharding.addressable_devices))
     return str(device.default_memory().kind)
 
 

@@ -19,12 +19,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.runs import files, interrupts
 
 UNFINISHED = ".orbax-checkpoint-tmp"
 """In the name of a folder that is being written."""
+_KEY_DATA = "key_data:"
 
 
 def _checkpointer() -> Any:
@@ -78,9 +80,10 @@ def _system_error(text: str, path: pathlib.Path) -> OSError | None:
 def save(path: pathlib.Path, tree: Any) -> None:
     """Writes a pytree of arrays to the folder `path`, which appears whole or not at all.
 
-    Leaves are fetched to the host; `path` must not exist. A signal meanwhile waits.
+    Leaves are fetched to the host; `path` must not exist. A signal meanwhile waits. A typed key,
+    which Orbax does not take, is stored as `{"key_data:<implementation>": words}`.
     """
-    tree = jax.tree.map(np.asarray, tree)
+    tree = jax.tree.map(_stored, tree)
     with interrupts.waiting():
         unsynced = path.absolute().with_name(path.name + UNFINISHED)
         shutil.rmtree(unsynced, ignore_errors=True)
@@ -96,6 +99,25 @@ def save(path: pathlib.Path, tree: Any) -> None:
 
 
 def load(path: pathlib.Path) -> Any:
-    """Returns the pytree at `path` as numpy arrays; what storage raises is passed on."""
+    """Returns the pytree at `path` as numpy arrays and typed keys; what storage raises is passed."""
     with _storage(path), _checkpointer() as checkpointer:
-        return jax.tree.map(np.asarray, checkpointer.restore(path.absolute()))
+        found = checkpointer.restore(path.absolute())
+    return jax.tree.map(_loaded, found, is_leaf=_is_key_data)
+
+
+def _stored(leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        words = np.asarray(jax.random.key_data(leaf))
+        return {f"{_KEY_DATA}{jax.random.key_impl(leaf)}": words}
+    return np.asarray(leaf)
+
+
+def _is_key_data(node: Any) -> bool:
+    return isinstance(node, dict) and len(node) == 1 and str(*node).startswith(_KEY_DATA)
+
+
+def _loaded(node: Any) -> Any:
+    if not _is_key_data(node):
+        return np.asarray(node)
+    ((name, words),) = node.items()
+    return jax.random.wrap_key_data(jnp.asarray(words), impl=name.removeprefix(_KEY_DATA))
