@@ -91,7 +91,9 @@ def make_plan(params: Any, noise: Noise) -> Plan:
 
     State is no weights and is left out, unless `where` asks for it by its own name: NNX variables
     that are no `nnx.Param` (batch statistics, caches), the Linen collection `batch_stats` and
-    others beside `params`, optimizer states; see `states.py`.
+    others beside `params`, optimizer states; see `states.py`. A plain dict has no kinds: in what
+    `nnx.to_pure_dict` returns, a running `var` is a floating leaf like a weight, and moves. Give
+    the state itself, as `nnx.split` returns it, or name the weights with `where`.
 
     Never perturbed: integers and booleans, keys of random numbers, 8-bit floats, and the scales of
     quantised tensors (a leaf named `...scale`, `...scales`, `...scale_inv`, `...zero_point(s)` or

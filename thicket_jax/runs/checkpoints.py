@@ -48,7 +48,7 @@ def _storage(path: pathlib.Path) -> Iterator[None]:
     log, hooks = logging.getLogger("absl"), (threading.excepthook, sys.unraisablehook)
     level, failed = log.level, None
     log.setLevel(logging.CRITICAL)
-    threading.excepthook = sys.unraisablehook = lambda _: None
+    threading.excepthook = sys.unraisablehook = _silent
     try:
         try:
             yield
@@ -62,6 +62,10 @@ def _storage(path: pathlib.Path) -> Iterator[None]:
     finally:
         log.setLevel(level)
         threading.excepthook, sys.unraisablehook = hooks
+
+
+def _silent(_: Any) -> None:
+    """Says nothing of an error."""
 
 
 def _system_error(text: str, path: pathlib.Path) -> OSError | None:
@@ -99,7 +103,7 @@ def save(path: pathlib.Path, tree: Any) -> None:
 
 
 def load(path: pathlib.Path) -> Any:
-    """Returns the pytree at `path` as numpy arrays and typed keys; what storage raises is passed."""
+    """Returns the pytree at `path`, arrays of numpy and typed keys; raises what storage raises."""
     with _storage(path), _checkpointer() as checkpointer:
         found = checkpointer.restore(path.absolute())
     return jax.tree.map(_loaded, found, is_leaf=_is_key_data)
