@@ -174,7 +174,7 @@ def test_what_changes_the_base_changes_its_cache_and_nothing_else(tmp_path, monk
         return signals.build(dataclasses.replace(chosen, **change)).provenance["cache"]
 
     assert state(target="sawtooth") == "hit"
-    assert state(train_items=10, num=7, sigma=(0.3,), precision="bfloat16") == "hit"
+    assert state(train_items=10, num=7, k=(1,), sigma=(0.3,), precision="bfloat16") == "hit"
     assert state(prng="threefry4x32") == "hit"
     assert state(seed=1) == "miss"
     assert state(pretrain="sinusoid") == "miss"

@@ -108,6 +108,7 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
       ParameterError: the noise law finds nothing to perturb, or not what it names.
       DataError: the cached base model is damaged, or the cache folder cannot be written.
     """
+    options = options.resolved()
     options.check()
     shapes = jax.eval_shape(lambda: initialise(jax.random.key(0), "xavier"))
     check_useful_rank(shapes, options.law())
