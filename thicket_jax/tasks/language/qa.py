@@ -26,7 +26,7 @@ class Options(shared.Options):
     data: str | None = None
     """File, or folder with train and test files: JSONL, JSON, CSV or parquet."""
     question: str = "question"
-    """Column of the question."""
+    """Column of the question: text, or a list of messages for the chat template."""
     answer: str = "answer"
     """Column of the right answer; for exact and contains-word also a list of those accepted."""
     choices: str | None = None
