@@ -209,6 +209,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(finished, tmp_path):
     assert 0 < kept < N
     execute(run_dir, resume=True, watch=seen.append)
     assert content(run_dir) == content(finished[0])
+    read_now = [x for x in seen if x.unit == "answer"]
+    assert read_now[0].done == 0 and read_now[-1].done == read_now[-1].total > 0
+    seen = [x for x in seen if x.unit == "expert"]
     assert [seen[0].done, seen[-1].done, seen[-1].total] == [kept, N, N]
     assert [seen[0].tokens, seen[-1].tokens] == [0, 3 * B * (N - kept)]
     results = finished[1].table
@@ -283,7 +286,7 @@ def test_the_report_needs_no_model(finished, tmp_path, monkeypatch, capsys):
     assert main(["report", str(run_dir), "--vote", "mean"]) == 2
     assert "choose one of: majority_vote, weighted_vote" in capsys.readouterr().err
     assert main(["report", str(run_dir), "--vote", ","]) == 2
-    assert "--vote ',' names no rule" in capsys.readouterr().err
+    assert "--vote ',' must be names of rules" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

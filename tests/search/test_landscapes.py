@@ -12,8 +12,8 @@ from thicket_jax.errors import RunError
 from thicket_jax.reports import documents, landscape_figure, landscape_page
 from thicket_jax.search import landscapes
 
-TINY = ["--pretrain", "xavier", "--num", "8", "--train-items", "6", "--test-items", "6", "--k", "2"]
-TINY += ["--sigma", "0.05", "--block-size", "1", "--quiet"]
+TINY = ["--pretrain", "xavier", "--num", "8", "--train-items", "8", "--test-items", "8"]
+TINY += ["--k", "1,4", "--sigma", "0.05", "--block-size", "1", "--quiet"]
 LAW = ["--scale", "modular", "--masses", "kernel=0.5"]
 
 
@@ -123,8 +123,8 @@ def test_other_planes(runs, capsys):
         (("line", "line"), "is there twice"),
         (("nowhere",), "nowhere is not a run directory"),
         (("line", "other"), "has other base parameters than"),
-        (("line", "--points", "1"), "--points 1 must be at least 2"),
-        (("line", "--reach", "-1"), "--reach -1 must be positive"),
+        (("line", "--points", "1"), "--points 1 must be 2 to 1000"),
+        (("line", "--reach", "-1"), "--reach -1.0 must be above 0"),
         (
             ("line", "--plane", "experts", "--ranks", "1,9"),
             "--ranks 9 is too much: .* has 8 experts",

@@ -142,7 +142,7 @@ def _read_on_host(
     experts: Population,
     kept: Population,
     scorer: ScorerProtocol,
-    tell: Callable[[int, int], None],
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Reads outputs call by call: memory is one call's, M×B answers, and (K + 1)×B texts."""
     K = len(kept)
