@@ -8,6 +8,7 @@ import jax
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.devices()  # now: the first command or experiment of a process would take one for each core
 # Compiling dominates the tests' time; what one process compiled, the others and the next run read.
 _COMPILED = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled"
 jax.config.update("jax_compilation_cache_dir", str(_COMPILED))

@@ -75,14 +75,14 @@ def test_runs_that_cannot_be_compared_are_one_line():
 
 TWO = ["x=signals", "y=signals", "--k", "1", "--num", "5", "--x.pretrain", "xavier"]
 TWO += ["--sigma", "0.1", "--train-items", "4", "--test-items", "4"]
-TINY = ["--pretrain", "xavier", "--num", "12", "--train-items", "6", "--test-items", "6"]
-TINY += ["--k", "2", "--sigma", "0.05,0.1", "--block-size", "1", "--wave.target", "sinusoid"]
+TINY = ["--pretrain", "xavier", "--num", "12", "--train-items", "8", "--test-items", "8"]
+TINY += ["--k", "1,4", "--sigma", "0.05,0.1", "--block-size", "1", "--wave.target", "sinusoid"]
 
 
 def test_the_command_scores_one_population_and_goes_on(tmp_path, capsys):
     out = tmp_path / "out"
     words = ["density", "line=signals", "wave=signals", *TINY, "--line.target", "line"]
-    words += ["--scale", "modular", "--line.masses", "layers.0=0.5"]
+    words += ["--scale", "modular", "--line.masses", "kernel=0.5"]
     words += ["--out", str(out), "--cache", str(tmp_path / "cache"), "--quiet"]
     assert main(words) == 0
     text = capsys.readouterr().out
@@ -90,14 +90,15 @@ def test_the_command_scores_one_population_and_goes_on(tmp_path, capsys):
     rows = [json.loads((out / n / "experts.json").read_text()) for n in ("line", "wave")]
     assert rows[0]["population"] == rows[1]["population"]
     masses = rows[0]["population"]["noise"]["masses"]
-    assert masses == [["layers.0", 0.5]]  # of the first task for all, and part of every expert
+    assert masses == [["kernel", 0.5]]  # of the first task for all, and part of every expert
     targets = [json.loads((out / n / "config.json").read_text()) for n in ("line", "wave")]
     assert [config["options"]["target"] for config in targets] == ["line", "sinusoid"]
     before = (out / "density.json").read_bytes()
     assert main(words) == 0  # nothing is scored again
     assert (out / "density.json").read_bytes() == before
     capsys.readouterr()
-    assert main([*words, "--line.target", "sinusoid"]) == 2  # the folder has another run
+    words[words.index("--line.target") + 1] = "sinusoid"
+    assert main(words) == 2  # the folder has another run
     assert 'options.target was "line", is now "sinusoid"' in capsys.readouterr().err
 
 
@@ -113,7 +114,7 @@ def test_the_command_scores_one_population_and_goes_on(tmp_path, capsys):
         (["density", "a/b=signals"], "must be of letters"),
         (["density", "=signals"], "must be of letters"),
         (["density", "signals", "--margins", "0,nan"], "--margins '0.0,nan' must be finite"),
-        (["density", "signals", "--margins", ""], "--margins '' must be finite numbers"),
+        (["density", "signals", "--margins", ""], "--margins is empty"),
         (["density", "signals", "--distributed"], "runs in one process"),
         (["density", "signals", "x=signals", "--x.k", "9", "--num", "5", "--k", "1"], "k=9 is"),
         (["density", *TWO, "--y.pretrain", "kaiming"], "y has other base parameters than x"),

@@ -282,7 +282,7 @@ def test_an_interrupt_keeps_what_is_scored_and_says_how_to_resume(name, code, tm
     run = tmp_path / "run"
     root = pathlib.Path(__file__).parents[2]
     words = ["run", "signals", "--pretrain", "xavier", "--num", "4000", "--k", "4"]
-    words += ["--train-items", "256", "--test-items", "8", "--out", str(run)]
+    words += ["--train-items", "32", "--test-items", "8", "--block-size", "4", "--out", str(run)]
     # A background job of a shell ignores Ctrl-C, and its children inherit that.
     program = "import signal, sys; from thicket_jax.cli.main import main; "
     program += "signal.signal(signal.SIGINT, signal.default_int_handler); "

@@ -118,7 +118,7 @@ def test_block_and_mapper_benchmarks(quick_benchmarks):
 
 def test_calls_benchmark(quick_benchmarks):
     result, text = quick_benchmarks["calls"]
-    assert list(result["rows"]) == ["1", "150"] and "| scorer |" in text
+    assert list(result["rows"]) == ["1", "6"] and "| scorer |" in text
     for row in result["rows"].values():
         assert list(row) == ["jitted", "scorer", "score, stated block", "score, auto"]
     limits = [0.3, 2, 2, 1, 8, 8]
