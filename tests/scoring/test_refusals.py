@@ -268,6 +268,18 @@ def test_experts_are_mapped_over_by_their_index():
     assert np.isnan(found[3]).all()  # out of range: no expert, and no other one's weights
 
 
+def test_a_search_that_cannot_predict_says_so():
+    found = CALLS["randopt"](**ONE)
+    assert "this search had no predict_fn" in refused(found.predict, BATCH)
+
+
+def test_weights_without_values():
+    for name in ("perturb", "merge", "score", "randopt"):
+        assert "was deleted or donated" in refused(CALLS[name], params={"w": gone()})
+        shape = jax.ShapeDtypeStruct((3,), jnp.float32)
+        assert "without values" in refused(CALLS[name], params={"w": shape})
+
+
 def test_a_module_is_split_first():
     """An Equinox module is a tree with functions among its leaves."""
     module, split = (
@@ -466,7 +478,10 @@ def test_objects_print_as_three_lines():
     steps = tuple(Round(500, i, i + 1) for i in range(64))
     raced = SelectionResult(experts[:5], scores, steps, np.arange(64), 32000, 1.0)
     table = {"base": {"train": 0.1}, "best": {"train": 0.2}}
-    for shown in (experts, scores, raced, Result(experts, scores, experts[:5], None, table, None)):
+    found = Result(experts, scores, experts[:5], len, table, None)
+    marks = {f"expert {i}": (0.1, 0.2) for i in range(50)}
+    plane = tj.Plane("random", experts[:2], np.eye(2), ("one", "two"), np.eye(2), marks)
+    for shown in (experts, scores, raced, plane, found):
         assert len(repr(shown).splitlines()) == 3 and len(repr(shown)) < 500
     assert len(repr(experts[3]).splitlines()) == 3
     found = []

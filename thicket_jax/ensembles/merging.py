@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.errors import ArgumentError, check_choice
-from thicket_jax.experts.arguments import in_device_memory
+from thicket_jax.experts.arguments import with_values
 from thicket_jax.experts.leaves import make_plan
 from thicket_jax.experts.perturbation import leaf_noise, moved_dtype, sum_dtype
 from thicket_jax.experts.population import Population, check_experts
@@ -52,7 +52,7 @@ def merge(
         values = np.empty(0)
     if values.shape != (K,) or not np.isfinite(values).all():
         raise ArgumentError(f"weights must be {K} finite numbers, one per expert")
-    params = in_device_memory(params)
+    params = with_values("params", params)
     plan = make_plan(params, experts.noise)
     scales = leaf_scales(params, plan)
     leaves, structure = jax.tree.flatten(params)

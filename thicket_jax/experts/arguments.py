@@ -40,12 +40,10 @@ def _check_untraced(name: str, leaves: Sequence[tuple[str, Any]]) -> None:
 
 def _what_is_no_array(leaf: Any, values: bool) -> str | None:
     """What a leaf is, and what to do about it, unless it is an array of numbers with values."""
+    without = _without_values(leaf) if values else None
+    if without is not None:
+        return without
     dtype = getattr(leaf, "dtype", None)
-    if values and isinstance(leaf, jax.ShapeDtypeStruct):
-        return f"of type {type(leaf).__name__}, a shape without values; give arrays"
-    traced = isinstance(leaf, jax.core.Tracer)
-    if values and not traced and isinstance(leaf, jax.Array) and leaf.is_deleted():
-        return "an array that was deleted or donated; give one that still has its values"
     if dtype is not None and not isinstance(leaf, str | bytes):  # numpy's strings have one too
         if is_number(dtype):
             return None
@@ -54,6 +52,28 @@ def _what_is_no_array(leaf: Any, values: bool) -> str | None:
         return None
     advice = PARTITION if callable(leaf) else f"give arrays of numbers: {_TEXT}"
     return f"of type {type(leaf).__name__}; {advice}"
+
+
+def _without_values(leaf: Any) -> str | None:
+    """Why a leaf has no values, which a traced one may have; None if it has."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return f"of type {type(leaf).__name__}, a shape without values; give arrays"
+    array = isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+    if array and leaf.is_deleted():
+        return "an array that was deleted or donated; give one that still has its values"
+    return None
+
+
+def with_values(name: str, tree: Any) -> Any:
+    """Returns a tree in device memory; a leaf without values is an `ArgumentError`.
+
+    Traced leaves are as they are: this is for what may be called inside jit.
+    """
+    for path, leaf in leaf_paths(tree):
+        wrong = _without_values(leaf)
+        if wrong:
+            raise ArgumentError(f"{name} leaf {path or '(root)'!r} is {wrong}")
+    return in_device_memory(tree)
 
 
 def in_device_memory(tree: Any) -> Any:

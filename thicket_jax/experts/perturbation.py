@@ -15,7 +15,7 @@ import numpy as np
 
 from thicket_jax.errors import ArgumentError
 from thicket_jax.experts import threefry
-from thicket_jax.experts.arguments import in_device_memory
+from thicket_jax.experts.arguments import with_values
 from thicket_jax.experts.leaves import Plan, make_plan, path_hash
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import Population, check_key
@@ -252,6 +252,6 @@ def perturb(params: Any, expert: Population) -> Any:
         expert = expert[0]
     if not isinstance(expert.ids, jax.core.Tracer):
         check_key(expert.key)
-    params = in_device_memory(params)
+    params = with_values("params", params)
     plan = make_plan(params, expert.noise)
     return _perturb(params, expert, leaf_scales(params, plan), plan=plan)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.errors import ArgumentError
+from thicket_jax.errors import ArgumentError, shown
 from thicket_jax.experts.leaves import make_plan
 from thicket_jax.experts.perturbation import leaf_noise
 from thicket_jax.experts.population import Population, check_experts
@@ -41,6 +41,15 @@ class Plane:
     marks: dict[str, tuple[float, float]]
     share: float = 1.0
 
+    def __repr__(self) -> str:
+        """Returns its kind, what it is spanned by and what is marked, in three lines."""
+        marks = ", ".join(f"{name} ({x:.3g}, {y:.3g})" for name, (x, y) in self.marks.items())
+        return (
+            f"Plane: {self.kind}, of {len(self.basis)} experts, share {self.share:.3g}\n"
+            f"  x: {shown(self.labels[0])}, y: {shown(self.labels[1])}\n"
+            f"  marks: {marks[:200] or 'none'}"
+        )
+
     def points(self, coordinates: np.ndarray) -> Population:
         """Returns points as sums of experts: a population whose columns are [G, M].
 
@@ -50,7 +59,10 @@ class Plane:
         Args:
           coordinates: float [G, 2], x and y.
         """
-        places = np.asarray(coordinates, np.float64)
+        try:
+            places = np.asarray(coordinates, np.float64)
+        except (TypeError, ValueError):
+            raise ArgumentError(f"coordinates={shown(coordinates)} must be numbers") from None
         if places.ndim != 2 or places.shape[1] != 2 or not np.isfinite(places).all():
             raise ArgumentError(f"coordinates {list(places.shape)} must be finite, [G, 2]")
         weights = (places[:, :1] * self.axes[0] + places[:, 1:] * self.axes[1]).astype(np.float32)

@@ -16,7 +16,7 @@ import numpy as np
 
 from thicket_jax.ensembles.combine import with_weights
 from thicket_jax.ensembles.prediction import Predictor, combined
-from thicket_jax.errors import RunError, ScoreError, ThicketError
+from thicket_jax.errors import ArgumentError, RunError, ScoreError, ThicketError
 from thicket_jax.experts import rounding
 from thicket_jax.experts.leaves import check_useful_rank
 from thicket_jax.experts.population import Population, check_key, unperturbed
@@ -50,7 +50,7 @@ class Result:
       scores: of all N, on the training items.
       experts: the best max(k), best first.
       predict: `predict(batch) -> [B, ...]`, the ensemble of the experts under the first combine
-        rule; None without a `predict_fn`.
+        rule; without a `predict_fn` it says so.
       table: the content of results.json: base, best, ensembles, density, timing.
       run_dir: where it was written, or None.
     """
@@ -58,7 +58,7 @@ class Result:
     population: Population
     scores: Scores
     experts: Population
-    predict: Callable[[Any], Any] | None
+    predict: Callable[[Any], Any]
     table: dict[str, Any]
     run_dir: pathlib.Path | None
 
@@ -149,10 +149,17 @@ def _execute(
             manifest.write(record, run_dir)
             report.write(record, run_dir, table, draw=settings.draw, metric=problem.metric)
             digests.seal(run_dir)
-    predict = None
+    predict: Callable[[Any], Any] = _no_predict
     if problem.predict_fn is not None:
         predict = _predict(problem, experts, scores, kept, settings.placement, settings.rule)
     return Result(experts, scores, kept, predict, table, run_dir)
+
+
+def _no_predict(batch: Any) -> Any:
+    raise ArgumentError(
+        "this search had no predict_fn, so nothing predicts; pass predict_fn= to tj.randopt, or "
+        "give its experts to tj.ensemble"
+    )
 
 
 def _logged_placement(settings: Settings, experts: Population) -> Placement:
