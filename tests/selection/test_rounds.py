@@ -24,7 +24,7 @@ from thicket_jax.selection import rules
         (("race", 0.1), "budget is an option of select='halving', not of 'race'"),
         (("halving", None, 0.1), "delta is an option of select='race'"),
         (("race", None, 1.0), "delta=1 promises nothing"),
-        (("race", None, 2.0), "delta=2 must be above 0"),
+        (("race", None, 2.0), "delta=2.0 must be above 0"),
         (("race", None, None, (1, 0)), r"bounds=\(1, 0\) must be two finite numbers"),
     ],
 )
@@ -38,11 +38,11 @@ def search(run_dir, resume=False, select="halving", **options):
         **({"budget": 0.3} if select == "halving" else {}),
         **{"predict_fn": logits, "test": batch(), "targets": np.asarray(batch()["label"])},
         "metric": "accuracy",
+        "combine": [tj.majority_vote, tj.mean_probs],
     }
     return tj.randopt(
         correct, params(), batch(), key=KEY, num=N, k=(1, K), sigma=(0.2, 0.4),
-        combine=[tj.majority_vote, tj.mean_probs], select=select, run_dir=run_dir, resume=resume,
-        **OPTIONS, **(given | options),
+        select=select, run_dir=run_dir, resume=resume, **OPTIONS, **(given | options),
     )  # fmt: skip
 
 
@@ -175,6 +175,7 @@ def test_a_race_in_the_pipeline_knows_the_bounds_of_accuracy():
 
 def test_an_ordinary_run_has_nothing_of_this(tmp_path):
     without_test = dict.fromkeys(("predict_fn", "test", "targets", "metric"))
+    without_test["combine"] = tj.majority_vote
     found = search(tmp_path / "run", select="all", **without_test)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     experts = json.loads((tmp_path / "run" / "experts.json").read_text())

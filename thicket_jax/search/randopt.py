@@ -179,8 +179,9 @@ def _rules(combine: Any, predict_fn: Any) -> list[Combine]:
             raise ArgumentError(f"combine has two rules called {name!r}; give each its own name")
     if not rules:
         raise ArgumentError("combine is empty; give a rule, such as tj.majority_vote")
-    if predict_fn is None and any(rule is not majority_vote for rule in rules):
-        raise ArgumentError(f"combine={names[0]} joins predictions; pass predict_fn=, or leave out")
+    asked = [name for name, rule in zip(names, rules, strict=True) if rule is not majority_vote]
+    if predict_fn is None and asked:
+        raise ArgumentError(f"combine={asked[0]} joins predictions; pass predict_fn=, or leave out")
     return rules
 
 
