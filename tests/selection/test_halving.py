@@ -51,7 +51,7 @@ def test_a_budget_of_one_is_one_round_of_everything():
     ("arguments", "message"),
     [
         ((10, 8, 11, 0.5), "k=11 is larger than the population of 10"),
-        ((10, 8, 2, 0.0), "budget=0 must be above 0"),
+        ((10, 8, 2, 0.0), "budget=0.0 must be above 0"),
         ((10, 8, 2, 1.5), "budget=1.5 must be above 0, and 1 at most"),
         ((10, 8, 2, True), "budget=True must be above 0"),
         ((512, 32, 50, 0.1), "too small for 512 experts, 32 items and k=50: .* use 0.13 or more"),
