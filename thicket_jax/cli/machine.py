@@ -34,6 +34,8 @@ def start_devices(machine: Machine) -> None:
             jax.config.update("jax_num_cpu_devices", count)
     # Its handler would take SIGTERM from the command.
     jax.config.update("jax_enable_preemption_service", False)
+    if jax.distributed.is_initialized():
+        return
     if machine.distributed:
         jax.distributed.initialize()
     elif machine.coordinator is not None:

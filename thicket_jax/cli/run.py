@@ -5,6 +5,7 @@ import datetime
 import pathlib
 import shlex
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from thicket_jax.cli import compiled, progress
@@ -41,17 +42,32 @@ def run(words: list[str]) -> None:
         parsed = _parse(name, rest)
         from thicket_jax.selection import rules
 
-        chosen = parsed.selection
-        rule = rules.check_rule(chosen.select, chosen.budget, chosen.delta)
+        chosen, machine = parsed.selection, parsed.machine
+        several = machine.distributed or machine.coordinator is not None
+        together: Callable[[Callable[[], Any]], Any] = _alone
+        if several:  # what one of them refuses alone would leave the others waiting for it
+            check_machine(machine, parsed.task.num)
+            start_devices(machine)
+            from thicket_jax.search import agreement
+
+            together = agreement.together
+        rule = together(lambda: rules.check_rule(chosen.select, chosen.budget, chosen.delta))
         out = parsed.out.out
         if out is None:
             stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
             out = f"runs/{name}-{stamp}"
-        options, run_dir = parsed.task.resolved(), pathlib.Path(out)
-        check_search(options, parsed.machine, rule)
-        check_read(rest, unread_of_search(options, parsed.machine))
+        options, run_dir = together(parsed.task.resolved), pathlib.Path(out)
+        if several:
+            agreement.check(facts_of(name, options, machine, rule))
+        together(lambda: check_search(options, machine, rule))
+        together(lambda: check_read(rest, unread_of_search(options, machine)))
         command = shlex.join(["thicket", "run", *words])
-        search_task(name, options, parsed.machine, run_dir, rule, command=command)
+        search_task(name, options, machine, run_dir, rule, command=command)
+
+
+def _alone(action: Callable[[], Any]) -> Any:
+    """What one process does by itself."""
+    return action()
 
 
 def run_options(name: str) -> type:

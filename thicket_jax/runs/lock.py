@@ -4,10 +4,12 @@ import fcntl
 import os
 import pathlib
 import socket
+import time
 
 from thicket_jax.errors import RunError
 
 NAME = "lock"
+_MOMENT = 0.2  # seconds
 
 
 class Lock:
@@ -45,8 +47,15 @@ class Lock:
 
     @classmethod
     def check(cls, run_dir: pathlib.Path) -> None:
-        """Raises `RunError` if somebody has the run, or it cannot be written."""
-        cls(run_dir).release()
+        """Raises `RunError` if somebody has the run, or it cannot be written.
+
+        It is asked twice: who only asks has it for a moment, as other processes of a run do.
+        """
+        try:
+            cls(run_dir).release()
+        except RunError:
+            time.sleep(_MOMENT)
+            cls(run_dir).release()
 
     def _is_there(self, file: int) -> bool:
         try:
