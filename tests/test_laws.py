@@ -227,10 +227,9 @@ def test_ensembles_and_merges_use_the_noise_that_was_scored(law):
     expected = alone(params, experts)
     predict = tj.ensemble(models.flat, params, experts, combine=lambda rows: rows)
     np.testing.assert_array_equal(predict(None), expected)
-    only = {k: v for k, v in params.items() if k != "half"}
-    merged = tj.merge(only, experts)
-    rows = np.stack([np.asarray(models.flat(tj.perturb(only, e)), np.float64) for e in experts])
-    np.testing.assert_allclose(np.asarray(models.flat(merged)), rows.mean(0), atol=2e-6)
+    merged = np.asarray(models.flat(tj.merge(params, experts)))
+    wide = np.r_[0:16, 53:69]  # all but the leaf whose steps are rounded to bfloat16
+    np.testing.assert_allclose(merged[wide], expected.astype(np.float64).mean(0)[wide], atol=2e-6)
 
 
 def test_nothing_of_size_experts_times_parameters():

@@ -204,6 +204,7 @@ def test_random_checkpoints_are_whole(experiment, tmp_path):
     assert tokenizer.decode(tokens) == text and len(tokens) < 24 and max(tokens) < 512
 
 
+@pytest.mark.usefixtures("fast_compiling")
 def test_accelerator_benchmark_runs_with_a_tiny_shape(experiment):
     module = experiment("experiments.bench.text_accelerator")
     size = dataclasses.replace(module.TINY, laws=("rademacher",))

