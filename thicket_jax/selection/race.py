@@ -82,8 +82,9 @@ class Race:
             outside = outcomes[(outcomes < low) | (outcomes > high)]
             if outside.size:
                 raise ScoreError(
-                    f"an outcome of {outside[0]:g} lies outside the bounds {low:g} to {high:g}, on "
-                    "which a race's guarantee rests; give bounds=(low, high) that hold"
+                    f"an outcome of {outside[0]:.9g} lies outside the bounds {low:.9g} to "
+                    f"{high:.9g}, on which a race's guarantee rests; give bounds=(low, high) that "
+                    "hold"
                 )
             width = 2 * (high - low)
         delta = self.delta / self._comparisons(num, items, k)
