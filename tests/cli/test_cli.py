@@ -288,7 +288,7 @@ def test_an_interrupt_keeps_what_is_scored_and_says_how_to_resume(name, code, tm
     program += "signal.signal(signal.SIGINT, signal.default_int_handler); "
     program += "sys.exit(main(sys.argv[1:]))"
     with subprocess.Popen(
-        [sys.executable, "-c", program, *words, "--cache", str(tmp_path / "cache")],
+        [sys.executable, "-c", program, *words, "--cache", str(tmp_path.parent / "interrupted")],
         env={**os.environ, "PYTHONPATH": str(root)},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
