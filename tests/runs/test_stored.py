@@ -84,7 +84,6 @@ def test_an_interrupted_run_goes_on_to_what_a_new_run_finds(runs, name, capsys):
     config = json.loads((runs / name / "config.json").read_text())
     words = shlex.split(config["command"])[1:]
     assert words[-2:] == ["--out", name]
-    words.remove("--no-compile-cache")  # beside which nothing reads --cache
     assert main([*words[:-1], "new"]) == 0
     changed = files.differences(identity(runs / name), identity(runs / "new"))
     if not same_bits(runs / name) and changed:

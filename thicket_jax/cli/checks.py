@@ -23,26 +23,17 @@ def check_search(options: Any, machine: Machine, rule: "Rule | None" = None) -> 
       rule: how experts are selected.
     """
     options.check()
-    check_machine(machine, options.num)
+    check_machine(machine)
     if rule is not None:
         rule.piece(options.num, options.train_items, max(options.k))
 
 
-def unread_of_search(options: Any, machine: Machine) -> dict[str, str]:
-    """Returns which options nothing reads beside the others, and why."""
-    unread = options.unread()
-    if machine.compile_cache:
-        unread.pop("cache", None)
-    return {**unread, **unread_of_machine(machine)}
-
-
-def check_machine(machine: Machine, num: int) -> None:
-    """Raises `ArgumentError` for a machine that cannot be, or not for `num` experts."""
+def check_machine(machine: Machine) -> None:
+    """Raises `ArgumentError` for a machine that cannot be."""
     from thicket_jax.mapping.devices import BACKENDS
-    from thicket_jax.search.problem import check_block
 
     check_choice("backend", machine.backend, BACKENDS)
-    check_block(read_block_size(machine.block_size), num)
+    read_block_size(machine.block_size)
     most = _DEVICES_PER_CORE * task.cores()
     if not 0 <= machine.cpu_devices <= most:
         raise ArgumentError(
@@ -50,13 +41,6 @@ def check_machine(machine: Machine, num: int) -> None:
             "each core here"
         )
     _check_processes(machine)
-
-
-def unread_of_machine(machine: Machine) -> dict[str, str]:
-    """Returns which of its options nothing reads beside the others, and why."""
-    if machine.backend != "none":
-        return {}
-    return {"cpu_devices": "is of no use with --backend none, which takes one device"}
 
 
 def _check_processes(machine: Machine) -> None:

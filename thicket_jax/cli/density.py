@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from thicket_jax.cli import progress
-from thicket_jax.cli.checks import check_search, unread_of_search
+from thicket_jax.cli.checks import check_search
 from thicket_jax.cli.machine import (
     start_devices,
     stored_options,
@@ -175,7 +175,7 @@ def _read(words: list[str]) -> Request:
         )
     for each in options.values():
         check_search(each, machine)
-    unread = {name: unread_of_search(each, machine) for name, each in options.items()}
+    unread = {name: each.unread() for name, each in options.items()}
     _check_read(common, own, unread)
     if not about.margins or not all(math.isfinite(margin) for margin in about.margins):
         listed = ",".join(str(margin) for margin in about.margins)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from thicket_jax.cli import progress
-from thicket_jax.cli.checks import check_machine, unread_of_machine
+from thicket_jax.cli.checks import check_machine
 from thicket_jax.cli.machine import (
     start_devices,
     stored_options,
@@ -109,7 +109,7 @@ def landscape(words: list[str]) -> None:
         runs, rest = _split_runs(words)
         options = parse(Options, rest, "thicket landscape RUN")
         _check(options)
-        check_read(rest, {**_unread(options), **unread_of_machine(options.machine)})
+        check_read(rest, _unread(options))
         for line in _make(runs, options, progress.quiet if options.quiet else progress.say):
             progress.show(line)
 
@@ -137,9 +137,6 @@ def _make(runs: list[pathlib.Path], options: Options, tell: progress.Say) -> Ite
     for run in runs:
         tell_of_digests(run, tell)
     _check_bases(runs, records)
-    stored = [stored_options(run, record.config) for run, record in zip(runs, records, strict=True)]
-    if options.cache is not None and all("cache" in each.unread() for each in stored):
-        raise ArgumentError("--cache is of no use: the base models lie elsewhere; leave it out")
     if options.cache is not None:
         files.check_place(pathlib.Path(options.cache), "; name another with --cache")
     experts = _experts(runs[0], options)
@@ -216,7 +213,7 @@ def _unread(options: Options) -> dict[str, str]:
 
 def _check(options: Options) -> None:
     """Raises `ArgumentError` for what cannot work, whatever the runs are."""
-    check_machine(options.machine, max(options.points, 1) ** 2)
+    check_machine(options.machine)
     if not 2 <= options.points <= _MOST_POINTS:
         raise ArgumentError(f"--points {options.points} must be 2 to {_MOST_POINTS}")
     if options.reach is not None and not 0 < options.reach <= _MOST_REACH:

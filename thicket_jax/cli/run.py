@@ -12,8 +12,6 @@ from thicket_jax.cli import compiled, progress
 from thicket_jax.cli.checks import (
     check_machine,
     check_search,
-    unread_of_machine,
-    unread_of_search,
 )
 from thicket_jax.cli.machine import (
     facts_of,
@@ -46,7 +44,7 @@ def run(words: list[str]) -> None:
         several = machine.distributed or machine.coordinator is not None
         together: Callable[[Callable[[], Any]], Any] = _alone
         if several:  # what one of them refuses alone would leave the others waiting for it
-            check_machine(machine, parsed.task.num)
+            check_machine(machine)
             start_devices(machine)
             from thicket_jax.search import agreement
 
@@ -60,7 +58,7 @@ def run(words: list[str]) -> None:
         if several:
             agreement.check(facts_of(name, options, machine, rule))
         together(lambda: check_search(options, machine, rule))
-        together(lambda: check_read(rest, unread_of_search(options, machine)))
+        together(lambda: check_read(rest, options.unread()))
         command = shlex.join(["thicket", "run", *words])
         search_task(name, options, machine, run_dir, rule, command=command)
 
@@ -104,7 +102,6 @@ def resume(words: list[str]) -> None:
     with help_is_fine():
         folder, rest = take_name(words, "resume", "a run directory")
         machine = parse(Machine, rest, "thicket resume RUN")
-        check_read(rest, unread_of_machine(machine))
         run_dir = pathlib.Path(folder)
         log.check_born(run_dir)
         config = files.read_json(run_dir / "config.json", ("task", "options"))
@@ -113,7 +110,7 @@ def resume(words: list[str]) -> None:
         options, rule = stored_options(run_dir, config), _stored_rule(run_dir, config)
         command = config.get("command", "")
         stored = config["options"]
-        check_machine(machine, options.num)
+        check_machine(machine)
         search_task(config["task"], options, machine, run_dir, rule, stored=stored, command=command)
 
 

@@ -34,7 +34,7 @@ from thicket_jax.scoring.scorer import Scorer, ScorerProtocol
 from thicket_jax.scoring.scores import Scores, concatenate
 from thicket_jax.search import agreement, manifest
 from thicket_jax.search import answers as test_answers
-from thicket_jax.search.problem import Problem, SearchProgress, Settings, check_block, check_ks
+from thicket_jax.search.problem import Problem, SearchProgress, Settings, check_ks
 from thicket_jax.selection import rounds
 from thicket_jax.selection.race import Race
 from thicket_jax.selection.ranking import ranking, top_k
@@ -97,7 +97,6 @@ def _execute(
     check_key(experts.key)
     agreement.check(agreement.facts_of(problem, experts, settings))
     check_ks(settings.k, len(experts))
-    check_block(settings.placement.block_size, len(experts))
     begins = settings.on_phase or (lambda phase: None)
     experts = with_axes(problem, experts)
     test_answers.check(problem)

@@ -136,9 +136,3 @@ def check_ks(k: int | Sequence[int], num: int) -> tuple[int, ...]:
         if list(sizes).count(size) > 1:
             raise ArgumentError(f"k={size} is there twice; give each ensemble size once")
     return tuple(int(size) for size in sizes)
-
-
-def check_block(block_size: int | str, num: int) -> None:
-    """Raises `ArgumentError` where a block holds more experts than there are."""
-    if block_size != "auto" and check_count("block_size", block_size) > num:
-        raise ArgumentError(f"block_size={block_size} is larger than num={num}; lower it")

@@ -39,13 +39,6 @@ class Options(shared.Options):
                     "that are generated"
                 )
 
-    def unread(self) -> dict[str, str]:
-        """Returns which options nothing reads beside the others, and why."""
-        found = super().unread()
-        if self.data is None:
-            del found["cache"]  # of the puzzles
-        return found
-
 
 def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""

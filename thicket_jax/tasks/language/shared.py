@@ -141,7 +141,6 @@ class Options(task.Options):
     def unread(self) -> dict[str, str]:
         """Returns which options nothing reads beside the others, and why."""
         found = super().unread()
-        found["cache"] = "keeps nothing: the base has a folder of its own, and no program is kept"
         if self.data is None:
             names = ("test_data", "allow_test_selection")
             found |= dict.fromkeys(names, "belongs to --data")

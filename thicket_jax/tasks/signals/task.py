@@ -92,13 +92,6 @@ class Options(task.Options):
             if getattr(self, name) > MOST_ITEMS:
                 raise ArgumentError(f"{name}={getattr(self, name)} must be {MOST_ITEMS} at most")
 
-    def unread(self) -> dict[str, str]:
-        """Returns which options nothing reads beside the others, and why."""
-        found = super().unread()
-        if self.pretrain in INITIALISATIONS:
-            found["cache"] = "keeps nothing: the base is untrained, and no program is kept"
-        return found
-
 
 def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     """Makes the signals and the base model.
