@@ -17,6 +17,7 @@ from thicket_jax.experts.noise import Noise, gaussian, low_rank, rademacher, tie
 from thicket_jax.experts.perturbation import perturb
 from thicket_jax.experts.planes import Plane, expert_plane, principal_plane, random_plane
 from thicket_jax.experts.population import Population, population
+from thicket_jax.experts.stacks import Stack
 from thicket_jax.mapping.usage import matrix_axes
 from thicket_jax.scoring.calibration import calibrate_sigma
 from thicket_jax.scoring.scorer import Scorer, score
@@ -36,6 +37,7 @@ __all__ = [
     "Result",
     "Scorer",
     "Scores",
+    "Stack",
     "ThicketError",
     "calibrate_sigma",
     "ensemble",

@@ -222,7 +222,7 @@ def test_a_plan_is_made_once_for_leaves_of_equal_paths_shapes_and_dtypes():
     assert first is again
     assert first.noise == law
     assert first.letters == ("", "rc", "", "rc", "")
-    assert first.hashes == tuple(path_hash(path) for path in first.paths)
+    assert first.hashes == tuple((path_hash(path),) for path in first.paths)
     wide = jax.tree.map(lambda x: x.astype(jnp.bfloat16), small())
     assert make_plan(wide, law) == first
     assert make_plan(small(), tj.low_rank(2)) != first

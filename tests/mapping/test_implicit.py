@@ -19,8 +19,8 @@ from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.perturbation import apply_noise
 from thicket_jax.experts.scales import leaf_scales
 from thicket_jax.mapping import implicit, interpreter, programs
+from thicket_jax.mapping.factored import BuildWarning, Factored
 from thicket_jax.mapping.factored_parts import Parts
-from thicket_jax.mapping.implicit import Factored
 
 RNG = np.random.default_rng(0)
 
@@ -69,7 +69,7 @@ def by_hand(fn, params, argument, noise):
         )
         parts = Parts(leaf, left, right, step, letters, noise.rounded)
         moved.append(leaf + step * (left * right).sum(0) / np.float32(np.sqrt(noise.rank)))
-        leaves.append(Factored(parts, implicit._BuildWarning(path, named)))
+        leaves.append(Factored(parts, BuildWarning(path, named)))
     tree = jax.tree.unflatten(jax.tree.structure(params), moved)
     both = jax.jit(lambda: (fn(tree, argument), interpreter.call(fn, leaves, params, argument)))
     return *both(), {name.split()[0] for name in named}
@@ -259,7 +259,7 @@ def test_a_leaf_that_a_loop_needs_whole_is_built_before_it():
     def fn(p, x):
         return lax.fori_loop(0, 3, lambda _, y: jnp.sin(p["w"]) @ y, x)
 
-    plan, scales = make_plan(W, expert.noise), (np.float32(1),)
+    plan, scales = make_plan(W, expert.noise), np.ones(1, np.float32)
     jaxpr = jax.make_jaxpr(lambda e: implicit.evaluate(fn, W, e, scales, plan, X.T))(expert)
     (loop,) = (e for e in jaxpr.eqns if "sin" in str(e.params))
     inside = [e.primitive.name for e in loop.params["jaxpr"].eqns]

@@ -1,5 +1,6 @@
 """K experts → one parameter set: θ plus a weighted sum of their steps."""
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from thicket_jax.errors import ArgumentError, check_choice
 from thicket_jax.experts.arguments import with_values
 from thicket_jax.experts.leaves import make_plan
-from thicket_jax.experts.perturbation import leaf_noise, moved_dtype, sum_dtype
+from thicket_jax.experts.perturbation import moved_dtype, row_noise, sum_dtype
 from thicket_jax.experts.population import Population, check_experts
 from thicket_jax.experts.scales import leaf_scales
 
@@ -56,14 +57,25 @@ def merge(
     plan = make_plan(params, experts.noise)
     scales = leaf_scales(params, plan)
     leaves, structure = jax.tree.flatten(params)
+    factors = jnp.asarray(values, jnp.float32)
     merged, lost = list(leaves), []
     for i, path in enumerate(plan.paths):
         if not plan.chosen[i]:
             continue
         own = jnp.result_type(leaves[i])
         kept = sum_dtype(own) if dtype else moved_dtype(experts.noise, plan.letters[i], own)
+        begin, hashes = plan.starts[i], np.asarray(plan.hashes[i], np.uint32)
+        # A row that `where` leaves out has a step of 0.
+        steps = scales[begin : begin + len(hashes)] * np.asarray(plan.moving[i], np.float32)
+        stacked = plan.stacked[i]
         merged[i], moved, meant = _merge_leaf(
-            leaves[i], experts, jnp.asarray(values, jnp.float32), scales[i], path=path, dtype=kept
+            leaves[i],
+            experts,
+            factors,
+            *((hashes, steps) if stacked else (hashes[0], steps[0])),
+            letters=plan.letters[i],
+            stacked=stacked,
+            dtype=kept,
         )
         if 2 * int(moved) < int(meant):
             lost.append(f"{100 * int(moved) / int(meant):.2g} % in {path!r} ({own})")
@@ -83,27 +95,48 @@ def check_dtype(dtype: str | None) -> None:
         check_choice("dtype", dtype, ("float32",))
 
 
-def _merge_leaf_traced(
-    leaf: jax.Array,
+def _merge_row(
+    row: jax.Array,
     experts: Population,
     weights: jax.Array,
+    leaf_hash: jax.Array,
     scale: jax.Array,
-    path: str,
+    letters: str,
     dtype: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the sum, how many weights it moves, and how many have a step that is not 0."""
-    wide = sum_dtype(leaf.dtype)
+    wide = sum_dtype(row.dtype)
 
-    def add(total: jax.Array, row: tuple) -> tuple[jax.Array, None]:
-        weight, ids, sigmas, signs = row
+    def add(total: jax.Array, column: tuple) -> tuple[jax.Array, None]:
+        weight, ids, sigmas, signs = column
         expert = Population(experts.key, ids, sigmas, signs, experts.noise)
         factor = weight * expert.signs * expert.sigmas * scale
-        return total + factor * leaf_noise(expert, path, leaf.shape), None
+        return total + factor * row_noise(expert, leaf_hash, row.shape, letters), None
 
-    rows = (weights, experts.ids, experts.sigmas, experts.signs)
-    total, _ = jax.lax.scan(add, jnp.zeros(leaf.shape, jnp.float32), rows)
-    merged = (leaf.astype(wide) + total.astype(wide)).astype(dtype)
-    return merged, (merged != leaf.astype(dtype)).sum(), (total != 0).sum()
+    columns = (weights, experts.ids, experts.sigmas, experts.signs)
+    total, _ = jax.lax.scan(add, jnp.zeros(row.shape, jnp.float32), columns)
+    merged = (row.astype(wide) + total.astype(wide)).astype(dtype)
+    return merged, (merged != row.astype(dtype)).sum(), (total != 0).sum()
 
 
-_merge_leaf = jax.jit(_merge_leaf_traced, static_argnames=("path", "dtype"))
+@functools.partial(jax.jit, static_argnames=("letters", "stacked", "dtype"))
+def _merge_leaf(
+    leaf: jax.Array,
+    experts: Population,
+    weights: jax.Array,
+    hashes: jax.Array,
+    scales: jax.Array,
+    letters: str,
+    stacked: bool,
+    dtype: Any,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`_merge_row` of a leaf, or of the slices of a stack one after another."""
+
+    def row(rows: tuple) -> tuple[jax.Array, jax.Array, jax.Array]:
+        leaf, leaf_hash, scale = rows
+        return _merge_row(leaf, experts, weights, leaf_hash, scale, letters, dtype)
+
+    if not stacked:
+        return row((leaf, hashes, scales))
+    merged, moved, meant = jax.lax.map(row, (leaf, hashes, scales))
+    return merged, moved.sum(), meant.sum()

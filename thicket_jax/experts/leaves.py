@@ -5,7 +5,7 @@ import functools
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 
 from thicket_jax.errors import ParameterError
 from thicket_jax.experts.noise import Noise
+from thicket_jax.experts.stacks import Slices, stack_axis
 from thicket_jax.experts.states import State, leaf_states
 
 PARTITION = (
@@ -27,22 +28,39 @@ _QUANTISED_SUFFIX = re.compile(r"(scale|scales|scale_inv|zero_point|zero_points|
 class Plan:
     """Which leaves of a parameter tree are perturbed. Static and hashable.
 
+    A row is a leaf, or a slice of a leaf that is a `Stack`: what has a key and noise of its own.
+
     Attributes:
-      paths: the path of every leaf, in flattening order, parts joined by dots.
-      chosen: whether each leaf is perturbed.
-      hashes: the 32-bit number that is folded into each leaf's noise key.
-      letters: of each leaf that is perturbed, what `Noise.letters` says of its axes; empty where
-        its noise is dense.
-      skipped: (path, reason) of floating leaves and quantised ones that are left out.
+      paths: the path of every leaf, in flattening order, parts joined by dots; of a stack, with `*`
+        for the number of the slice.
+      rows: the paths of every leaf's rows.
+      stacked: whether each leaf is a stack.
+      moving: whether each row of each leaf is perturbed.
+      hashes: the 32-bit number that is folded into each row's noise key.
+      letters: of each leaf that is perturbed, what `Noise.letters` says of the axes of a row; empty
+        where its noise is dense.
+      skipped: (path, reason) of floating rows and quantised ones that are left out.
       noise: the law that the plan was made for.
     """
 
     paths: tuple[str, ...]
-    chosen: tuple[bool, ...]
-    hashes: tuple[int, ...]
+    rows: tuple[tuple[str, ...], ...]
+    stacked: tuple[bool, ...]
+    moving: tuple[tuple[bool, ...], ...]
+    hashes: tuple[tuple[int, ...], ...]
     letters: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     noise: Noise
+
+    @functools.cached_property
+    def chosen(self) -> tuple[bool, ...]:
+        """Whether any row of each leaf is perturbed."""
+        return tuple(any(moving) for moving in self.moving)
+
+    @functools.cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Where each leaf's rows begin among the rows of all leaves."""
+        return tuple(int(n) for n in np.cumsum([0, *map(len, self.rows)])[:-1])
 
 
 def path_hash(path: str) -> int:
@@ -59,12 +77,74 @@ def leaf_paths(params: Any) -> list[tuple[str, Any]]:
     A trailing `.value` that a Flax NNX state adds to each variable is dropped, so that a state and
     its pure dict name a leaf alike.
     """
+    return [(_text(entries), leaf) for entries, leaf in _entries(params)]
+
+
+def leaf_names(params: Any) -> list[tuple[str, tuple[str, ...], bool]]:
+    """Returns (path, paths of its rows, whether it is a stack) of every leaf; see `Plan`."""
+    found = []
+    for entries, leaf in _entries(params):
+        path = _text(entries)
+        stacked = stack_axis(entries, path) is not None
+        rows = (_row_path(entries, n) for n in range(_length(leaf, path) if stacked else 0))
+        found.append((path, tuple(rows) if stacked else (path,), stacked))
+    return found
+
+
+def leaf_rows(params: Any) -> Iterator[tuple[str, Any]]:
+    """Yields (path, array) of every leaf, each slice of a `Stack` as the leaf that it is.
+
+    The order is that of the same tree with its layers as a list: all leaves of a layer, then those
+    of the next. Memory: a slice is made when it is asked for; of shapes, it is a shape.
+    """
+    waiting: list[tuple[tuple, Any]] = []
+
+    def layers() -> Iterator[tuple[str, Any]]:
+        for n in range(max((_length(leaf, _text(path)) for path, leaf in waiting), default=0)):
+            for entries, leaf in waiting:
+                if n < leaf.shape[0]:
+                    yield _row_path(entries, n), _slice(leaf, n)
+        waiting.clear()
+
+    for entries, leaf in _entries(params):
+        at = stack_axis(entries, _text(entries))
+        if waiting and (at is None or waiting[0][0][: at + 1] != entries[: at + 1]):
+            yield from layers()
+        if at is None:
+            yield _text(entries), leaf
+        else:
+            waiting.append((entries, leaf))
+    yield from layers()
+
+
+def _entries(params: Any) -> list[tuple[tuple, Any]]:
     found = []
     for entries, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         if entries and entries[-1] == jax.tree_util.GetAttrKey("value"):
             entries = entries[:-1]
-        found.append((jax.tree_util.keystr(entries, simple=True, separator="."), leaf))
+        found.append((entries, leaf))
     return found
+
+
+def _text(entries: Sequence[Any]) -> str:
+    return jax.tree_util.keystr(tuple(entries), simple=True, separator=".")
+
+
+def _row_path(entries: Sequence[Any], n: int) -> str:
+    number = jax.tree_util.SequenceKey(n)
+    return _text([number if isinstance(entry, Slices) else entry for entry in entries])
+
+
+def _length(leaf: Any, path: str) -> int:
+    if not np.ndim(leaf):
+        raise ParameterError(f"params leaf {path!r} lies in a Stack, but has no axis of slices")
+    return int(np.shape(leaf)[0])
+
+
+def _slice(leaf: Any, n: int) -> Any:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+    return leaf[n]
 
 
 @functools.lru_cache(maxsize=64)
@@ -103,9 +183,10 @@ def make_plan(params: Any, noise: Noise) -> Plan:
       ParameterError: no floating leaf, no leaf that matches `where`, a mass that no leaf takes, or
         two leaf paths whose 32-bit hashes collide (rename one of the two).
     """
-    described, named = [], leaf_paths(params)
-    states = leaf_states(params, [path for path, _ in named])
-    for (path, leaf), state in zip(named, states, strict=True):
+    described, names = [], leaf_names(params)
+    states = leaf_states(params, [path for path, *_ in names])
+    leaves = jax.tree.leaves(params)
+    for leaf, (path, rows, stacked), state in zip(leaves, names, states, strict=True):
         dtype = getattr(leaf, "dtype", None)
         if dtype is None:
             if not isinstance(leaf, int | float | complex | bool):
@@ -114,48 +195,73 @@ def make_plan(params: Any, noise: Noise) -> Plan:
                     + (f"; {PARTITION}" if callable(leaf) else "")
                 )
             dtype = np.result_type(leaf)
-        described.append((path, np.shape(leaf), dtype, state))
+        described.append(_Described(path, rows, stacked, np.shape(leaf)[stacked:], dtype, state))
     return _plan(tuple(described), noise, jax.config.read("jax_enable_x64"))
 
 
-# Path, shape and dtype of every leaf, and why it is state.
-Described = tuple[tuple[str, tuple[int, ...], Any, State | None], ...]
+@dataclasses.dataclass(frozen=True)
+class _Described:
+    """A leaf as a plan sees it; `shape` is that of a row."""
+
+    path: str
+    rows: tuple[str, ...]
+    stacked: bool
+    shape: tuple[int, ...]
+    dtype: Any
+    state: State | None
 
 
 @functools.lru_cache(maxsize=64)
-def _plan(described: Described, noise: Noise, x64: bool) -> Plan:
+def _plan(described: tuple[_Described, ...], noise: Noise, x64: bool) -> Plan:
     """The plan of leaves that are described; `x64` is what the canonical dtypes depend on."""
     del x64
-    leaves = [(path, shape, canonical_dtype(path, dtype)) for path, shape, dtype, _ in described]
+    dtypes = [canonical_dtype(leaf.path, leaf.dtype) for leaf in described]
     # A lone integer is a step counter: a scale beside it is an ordinary parameter.
     quantised_parents = {
-        path.rpartition(".")[0] for path, shape, dtype in leaves if shape and _is_quantised(dtype)
+        leaf.path.rpartition(".")[0]
+        for leaf, dtype in zip(described, dtypes, strict=True)
+        if (leaf.shape or leaf.stacked) and _is_quantised(dtype)
     }
-    chosen, skipped, candidates = [], [], []
-    for (path, _, dtype), (*_, state) in zip(leaves, described, strict=True):
-        reason = _reason(path, dtype, quantised_parents)
-        if reason is None and state is not None and not state.asked(noise.where, path):
-            reason = state.reason
+    moving, skipped = [], []
+    candidates: list[str] = []
+    for leaf, dtype in zip(described, dtypes, strict=True):
+        reason = _reason(leaf.path, dtype, quantised_parents)
+        if reason is None and leaf.state is not None:
+            reason = None if leaf.state.asked(noise.where, leaf.path) else leaf.state.reason
         if reason is None:
-            candidates.append(path)
+            candidates += leaf.rows
         else:
-            skipped.append((path, reason))
-        matches = noise.where is None or re.search(noise.where, path) is not None
-        chosen.append(reason is None and matches)
+            skipped += [(path, reason) for path in leaf.rows]
+        found = (noise.where is None or re.search(noise.where, path) for path in leaf.rows)
+        moving.append(tuple(reason is None and bool(matches) for matches in found))
+    rows = [path for leaf in described for path in leaf.rows]
     if not candidates:
         raise ParameterError(
-            f"params has no floating leaf to perturb; its {len(leaves)} leaves are: "
-            + (", ".join(f"{path} ({dtype})" for path, _, dtype in leaves[:5]) or "none")
+            f"params has no floating leaf to perturb; its {len(rows)} leaves are: "
+            + (
+                ", ".join(
+                    f"{leaf.path} ({dtype})"
+                    for leaf, dtype in zip(described[:5], dtypes, strict=False)
+                )
+                or "none"
+            )
         )
-    if not any(chosen):
+    if not any(map(any, moving)):
         raise ParameterError(
             f"where={noise.where!r} matches none of the {len(candidates)} floating leaves, such as "
             + ", ".join(repr(path) for path in candidates[:3])
         )
-    paths = tuple(path for path, _, _ in leaves)
-    _check_masses(noise, [path for path, use in zip(paths, chosen, strict=True) if use])
-    _check_hashes(paths)
-    known = set(paths)
+    _check_masses(
+        noise,
+        [
+            path
+            for leaf, moves in zip(described, moving, strict=True)
+            for path, use in zip(leaf.rows, moves, strict=True)
+            if use
+        ],
+    )
+    _check_hashes(rows)
+    known = set(rows)
     unknown = [path for path, _ in noise.axes if path not in known]
     if unknown:
         raise ParameterError(
@@ -164,16 +270,33 @@ def _plan(described: Described, noise: Noise, x64: bool) -> Plan:
         )
     epsilon = noise.epsilon
     return Plan(
-        paths=paths,
-        chosen=tuple(chosen),
-        hashes=tuple(path_hash(epsilon.hashed(path, shape)) for path, shape, _ in leaves),
+        paths=tuple(leaf.path for leaf in described),
+        rows=tuple(leaf.rows for leaf in described),
+        stacked=tuple(leaf.stacked for leaf in described),
+        moving=tuple(moving),
+        hashes=tuple(
+            tuple(path_hash(epsilon.hashed(path, leaf.shape)) for path in leaf.rows)
+            for leaf in described
+        ),
         letters=tuple(
-            noise.letters(path, len(shape)) if use else ""
-            for (path, shape, _), use in zip(leaves, chosen, strict=True)
+            _letters(noise, leaf) if any(use) else ""
+            for leaf, use in zip(described, moving, strict=True)
         ),
         skipped=tuple(skipped),
         noise=noise,
     )
+
+
+def _letters(noise: Noise, leaf: _Described) -> str:
+    """What the law says of the axes of a leaf's rows, which are of one kind."""
+    found = {noise.letters(path, len(leaf.shape)): path for path in leaf.rows}
+    if len(found) > 1:
+        one, other = list(found.values())[:2]
+        raise ParameterError(
+            f"noise axes of {one!r} and {other!r} differ, but they are slices of one Stack, which "
+            "a function uses alike; look at it again with tj.matrix_axes"
+        )
+    return next(iter(found), "")
 
 
 def canonical_dtype(path: str, dtype: Any) -> Any:
@@ -213,10 +336,12 @@ def check_useful_rank(params: Any, noise: Noise) -> None:
     if not noise.factored:
         return
     largest, widest = 0, ""
-    for path, letters, leaf in zip(plan.paths, plan.letters, jax.tree.leaves(params), strict=True):
+    for path, letters, leaf, stacked in zip(
+        plan.paths, plan.letters, jax.tree.leaves(params), plan.stacked, strict=True
+    ):
         if not letters:
             continue
-        shape = np.shape(leaf)
+        shape = np.shape(leaf)[stacked:]
         sides = [
             math.prod(n for n, kind in zip(shape, letters, strict=True) if kind == side)
             for side in "rc"

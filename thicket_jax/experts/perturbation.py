@@ -6,6 +6,8 @@ The only place where noise meets parameters. Scoring, ensembling, merging and ex
 
 import dataclasses
 import functools
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,9 +33,16 @@ def leaf_noise(expert: Population, path: str, shape: tuple[int, ...]) -> jax.Arr
     no other leaf. A tied law hashes the shape instead of the path.
     """
     epsilon = expert.noise.epsilon
-    key = jax.random.fold_in(expert.key, expert.ids)
-    key = jax.random.fold_in(key, np.uint32(path_hash(epsilon.hashed(path, shape))))
-    return epsilon.draw(key, tuple(shape), expert.noise.letters(path, len(shape)))
+    leaf_hash = np.uint32(path_hash(epsilon.hashed(path, shape)))
+    return row_noise(expert, leaf_hash, shape, expert.noise.letters(path, len(shape)))
+
+
+def row_noise(
+    expert: Population, leaf_hash: Any, shape: tuple[int, ...], letters: str
+) -> jax.Array:
+    """Draws ε of one expert for the leaf, or the slice of a stack, of this hash."""
+    key = jax.random.fold_in(jax.random.fold_in(expert.key, expert.ids), leaf_hash)
+    return expert.noise.epsilon.draw(key, tuple(shape), letters)
 
 
 def sum_dtype(dtype: Any) -> Any:
@@ -73,9 +82,9 @@ class Moves:
       leaves: of θ, in flattening order.
       structure: of θ.
       root: the population's key.
-      keys: leaf index → the leaf's own key.
+      keys: leaf index → the keys of its rows.
       sigma: float32 [], sign·σ.
-      scales: factor on σ for every leaf, float32 [leaves].
+      scales: factor on σ for every row, float32 [rows].
     """
 
     plan: Plan
@@ -91,9 +100,22 @@ class Moves:
         """The law."""
         return self.plan.noise
 
+    def rows(self, i: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns leaf i with the keys and scales of its rows, each with an axis of rows."""
+        leaf, begin = self.leaves[i], self.plan.starts[i]
+        scales = self.scales[begin : begin + len(self.plan.rows[i])]
+        return (leaf if self.plan.stacked[i] else leaf[None]), self.keys[i], scales
+
     def leaf(self, i: int) -> jax.Array:
         """Returns leaf i moved: θ + (sign·σ·scale)·ε, in float32, rounded once if at all."""
-        return self._move(self.plan.letters[i], (self.leaves[i], self.keys[i], self.scales[i]))
+        rows = self.rows(i)
+        if not self.plan.stacked[i]:
+            return self.row(i, *(x[0] for x in rows))
+        return self._kept(i, jax.lax.map(lambda row: self.row(i, *row), rows))
+
+    def row(self, i: int, row: jax.Array, key: jax.Array, scale: jax.Array) -> jax.Array:
+        """Returns one row of leaf i moved."""
+        return self._move(self.plan.letters[i], (row, key, scale))
 
     def moved(self, indices: Sequence[int]) -> dict[int, jax.Array]:
         """Returns the leaves of these indices, moved; small ones of one shape in one loop."""
@@ -103,11 +125,25 @@ class Moves:
                 out[members[0]] = self.leaf(members[0])
                 continue
             # The same arithmetic in a loop: a leaf's bits do not depend on who shares its shape.
-            leaves, keys = (jnp.stack([xs[i] for i in members]) for xs in (self.leaves, self.keys))
-            rows = (leaves, keys, self.scales[np.asarray(members)])
-            together = jax.lax.map(functools.partial(self._move, letters), rows)
-            out |= {i: together[n] for n, i in enumerate(members)}
+            rows = [self.rows(i) for i in members]
+            together = jax.lax.map(
+                functools.partial(self._move, letters),
+                tuple(jnp.concatenate(parts) for parts in zip(*rows, strict=True)),
+            )
+            begin = 0
+            for i, (leaf, *_) in zip(members, rows, strict=True):
+                moved = together[begin : begin + len(leaf)]
+                out[i] = self._kept(i, moved) if self.plan.stacked[i] else moved[0]
+                begin += len(leaf)
         return out
+
+    def _kept(self, i: int, moved: jax.Array) -> jax.Array:
+        """Returns a stack's rows moved, but for those that `where` leaves out."""
+        moving = self.plan.moving[i]
+        if all(moving):
+            return moved
+        use = np.asarray(moving).reshape(-1, *(1,) * (moved.ndim - 1))
+        return jnp.where(use, moved, self.leaves[i].astype(moved.dtype))
 
     def _move(self, letters: str, row: tuple) -> jax.Array:
         leaf, key, scale = row
@@ -125,8 +161,9 @@ class Moves:
         groups: dict[Any, list[int]] = {}
         for i in indices:
             leaf, letters = self.leaves[i], self.plan.letters[i]
-            alone = i if leaf.size > _GROUPED_LEAF else None
-            groups.setdefault((letters, leaf.shape, leaf.dtype, alone), []).append(i)
+            shape = leaf.shape[1:] if self.plan.stacked[i] else leaf.shape
+            alone = i if math.prod(shape) > _GROUPED_LEAF else None
+            groups.setdefault((letters, shape, leaf.dtype, alone), []).append(i)
         return [(letters, members) for (letters, *_), members in groups.items()]
 
 
@@ -143,15 +180,20 @@ def moves(
     chosen = [i for i, use in enumerate(plan.chosen) if use]
     root = jax.random.fold_in(expert.key, ids)
     # A loop of at least two, so that keys are held: fused, each use would fold them again.
-    hashes = np.asarray([plan.hashes[i] for i in (*chosen, chosen[0])], np.uint32)
-    keys = jax.lax.map(lambda leaf_hash: threefry.fold_in(root, leaf_hash), hashes)
+    hashes = [plan.hashes[i] for i in chosen]
+    every = np.asarray([*itertools.chain(*hashes), hashes[0][0]], np.uint32)
+    keys = jax.lax.map(lambda leaf_hash: threefry.fold_in(root, leaf_hash), every)
+    ends = [int(n) for n in np.cumsum([len(rows) for rows in hashes])]
     leaves = [jnp.asarray(x) if use else x for x, use in zip(leaves, plan.chosen, strict=True)]
     return Moves(
         plan=plan,
         leaves=leaves,
         structure=structure,
         root=expert.key,
-        keys={i: keys[n] for n, i in enumerate(chosen)},
+        keys={
+            i: keys[end - len(rows) : end]
+            for i, rows, end in zip(chosen, hashes, ends, strict=True)
+        },
         sigma=signs * sigmas,
         scales=held,
     )

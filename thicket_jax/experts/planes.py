@@ -205,12 +205,12 @@ def step_products(params: Any, experts: Population) -> np.ndarray:
     plan = make_plan(params, experts.noise)
     scales = leaf_scales(params, plan)
     total = np.zeros((len(experts), len(experts)))
-    for leaf, path, use, scale in zip(
-        jax.tree.leaves(params), plan.paths, plan.chosen, scales, strict=True
-    ):
-        if use:
-            shape = tuple(np.shape(leaf))
-            total += np.asarray(_products(experts, path, shape)) * float(scale) ** 2
+    for i, leaf in enumerate(jax.tree.leaves(params)):
+        shape = tuple(np.shape(leaf))[plan.stacked[i] :]
+        for n, (path, use) in enumerate(zip(plan.rows[i], plan.moving[i], strict=True)):
+            if use:
+                scale = float(scales[plan.starts[i] + n])
+                total += np.asarray(_products(experts, path, shape)) * scale**2
     steps = np.asarray(experts.signs, np.float64) * np.asarray(experts.sigmas, np.float64)
     return total * steps[:, None] * steps[None]
 

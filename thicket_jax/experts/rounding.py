@@ -4,6 +4,7 @@ Told once for parameters, a law and a sigma; where no expert differs from θ, it
 """
 
 import collections
+import dataclasses
 import functools
 import logging
 import weakref
@@ -89,29 +90,35 @@ def _look(
     params: Any, plan: Plan, experts: Population, sigmas: np.ndarray, scales: np.ndarray
 ) -> tuple[str, ...]:
     leaves = jax.tree.leaves(params)
-    chosen = [i for i, use in enumerate(plan.chosen) if use and np.size(leaves[i])]
-    samples = {i: _sample(leaves[i]) for i in chosen}
+    chosen = [
+        (i, n)
+        for i, moving in enumerate(plan.moving)
+        for n, use in enumerate(moving)
+        if use and np.size(leaves[i])
+    ]
+    samples = {(i, n): _sample(leaves[i], n if plan.stacked[i] else None) for i, n in chosen}
     notes, moves = [], False
     _MEASURED.clear()
     tried = sigmas if len(sigmas) <= _MOST_SIGMAS else sigmas[[0, -1]]
     for sigma in reversed(tried.tolist()):
         found = []
-        for i in chosen:
-            letters, step = plan.letters[i], _step(sigma, scales[i])
+        for i, n in chosen:
+            sample, path = samples[i, n], plan.rows[i][n]
+            letters, step = plan.letters[i], _step(sigma, scales[plan.starts[i] + n])
             epsilon = _epsilon(plan.noise, bool(letters))
-            dtype = moved_dtype(plan.noise, letters, samples[i].dtype)
-            share = _moved(samples[i], step * epsilon, dtype)
+            dtype = moved_dtype(plan.noise, letters, sample.dtype)
+            share = _moved(sample, step * epsilon, dtype)
             moves |= share > 0
-            still = 1 - _moved(samples[i], step, dtype)
+            still = 1 - _moved(sample, step, dtype)
             if still > 0.5 and step > 0:
-                found.append((i, share))
-            if dtype != samples[i].dtype:
-                own = _moved(samples[i], step * epsilon, samples[i].dtype)
+                found.append(_Lost(path, sample.dtype.name, np.size(leaves[i]), share))
+            if dtype != sample.dtype:
+                own = _moved(sample, step * epsilon, sample.dtype)
                 _MEASURED[plan, plan.paths[i]] = own
         if found:
             notes.append(_note(sigma, found, plan, leaves, len(chosen)))
     if not moves and not _any_differs(params, plan, experts, scales):
-        kinds = sorted({np.dtype(jnp.result_type(leaves[i])).name for i in chosen})
+        kinds = sorted({np.dtype(jnp.result_type(leaves[i])).name for i, _ in chosen})
         raise ArgumentError(
             f"no expert differs from the base: at sigma={sigmas[-1]:g} no weight moves in "
             f"{' or '.join(kinds) or 'no leaf at all'}; use a larger sigma{_way_out(plan, leaves)}"
@@ -119,16 +126,23 @@ def _look(
     return tuple(reversed(notes))
 
 
-def _note(
-    sigma: float, found: Sequence[tuple[int, float]], plan: Plan, leaves: list[Any], count: int
-) -> str:
-    i, share = min(found, key=lambda x: x[1])
-    dtype, sizes = jnp.result_type(leaves[i]), [np.size(leaves[j]) for j, _ in found]
-    overall = np.average([x for _, x in found], weights=sizes)
+@dataclasses.dataclass(frozen=True)
+class _Lost:
+    """A leaf, or a slice of a stack, most of whose weights a step does not move."""
+
+    path: str
+    dtype: str
+    size: int
+    share: float
+
+
+def _note(sigma: float, found: Sequence[_Lost], plan: Plan, leaves: list[Any], count: int) -> str:
+    least = min(found, key=lambda x: x.share)
+    overall = np.average([x.share for x in found], weights=[x.size for x in found])
     return (
         f"sigma={sigma:g} is below half a unit in the last place of most weights in {len(found)} "
-        f"of {count} leaves: {100 * overall:.2g} % of their weights move, and of {plan.paths[i]!r} "
-        f"({dtype}) {100 * share:.2g} %; use a larger sigma{_way_out(plan, leaves)}"
+        f"of {count} leaves: {100 * overall:.2g} % of their weights move, and of {least.path!r} "
+        f"({least.dtype}) {100 * least.share:.2g} %; use a larger sigma{_way_out(plan, leaves)}"
     )
 
 
@@ -159,10 +173,16 @@ def _epsilon(noise: Noise, matrix: bool) -> np.ndarray:
     return np.asarray(noise.epsilon.sample(rng, _SAMPLE, matrix), np.float32)
 
 
-def _sample(leaf: Any) -> np.ndarray:
-    """Returns at most 65,536 weights, evenly over the leaf; of a sharded one, of its first part."""
+def _sample(leaf: Any, n: int | None) -> np.ndarray:
+    """Returns at most 65,536 weights, evenly over the leaf; of a sharded one, of its first part.
+
+    Of a stack, those of slice n.
+    """
     if isinstance(leaf, jax.Array):
         leaf = leaf.addressable_shards[0].data
+    if n is not None:
+        leaf = leaf[min(n, len(leaf) - 1)]
+    if isinstance(leaf, jax.Array):
         every = -(-leaf.size // _SAMPLE)
         if every > 1 and next(iter(leaf.devices())).platform != "cpu":
             leaf = _every(leaf, every)  # a host copy of the whole would stay with the array

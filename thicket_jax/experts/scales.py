@@ -44,7 +44,7 @@ def expected_norm(noise: Noise, path: str, shape: tuple[int, ...]) -> float:
 
 
 def leaf_scales(params: Any, plan: Plan) -> np.ndarray:
-    """Returns the factor on σ for every leaf, float32 [leaves], in flattening order.
+    """Returns the factor on σ for every leaf and slice of a stack, float32 [rows], in plan's order.
 
     1 for an absolute law. For a modular one a function of shapes alone. For a relative one the
     leaf's root mean square, computed in float64 on the host and rounded once, so that no
@@ -55,23 +55,26 @@ def leaf_scales(params: Any, plan: Plan) -> np.ndarray:
       plan: `make_plan(params, noise)`.
     """
     if plan.noise.scale == "absolute":
-        return np.ones(len(plan.paths), np.float32)
+        return np.ones(sum(map(len, plan.rows)), np.float32)
     leaves = jax.tree.leaves(params)
     if plan.noise.oriented:
-        factors = _modular(plan, tuple(np.shape(leaf) for leaf in leaves))
-    else:
-        factors = tuple(
-            _root_mean_square(leaf) if use and np.size(leaf) else 1.0
-            for leaf, use in zip(leaves, plan.chosen, strict=True)
-        )
+        return np.asarray(_modular(plan, tuple(np.shape(leaf) for leaf in leaves)), np.float32)
+    factors = [
+        _root_mean_square(leaf[n] if stacked else leaf) if use and np.size(leaf) else 1.0
+        for leaf, stacked, moving in zip(leaves, plan.stacked, plan.moving, strict=True)
+        for n, use in enumerate(moving)
+    ]
     return np.asarray(factors, np.float32)
 
 
 @functools.lru_cache(maxsize=64)
 def _modular(plan: Plan, shapes: tuple[tuple[int, ...], ...]) -> tuple[float, ...]:
     return tuple(
-        factor(plan.noise, path, shape) if use and 0 not in shape else 1.0
-        for path, shape, use in zip(plan.paths, shapes, plan.chosen, strict=True)
+        factor(plan.noise, path, shape[stacked:]) if use and 0 not in shape else 1.0
+        for shape, stacked, rows, moving in zip(
+            shapes, plan.stacked, plan.rows, plan.moving, strict=True
+        )
+        for path, use in zip(rows, moving, strict=True)
     )
 
 

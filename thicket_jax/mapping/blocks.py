@@ -348,8 +348,8 @@ class _Call:
         """Bytes of one expert's own leaves, as far as they are built at first."""
         plan, held = self.map.plan, 0
         leaves = jax.tree.leaves(self.map.params)
-        for path, use, leaf in zip(plan.paths, plan.chosen, leaves, strict=True):
-            factored = bool(plan.noise.letters(path, np.ndim(leaf)))
+        for letters, use, leaf in zip(plan.letters, plan.chosen, leaves, strict=True):
+            factored = bool(letters)
             if plan.noise.rounded and (self.how.terms or is_narrow(jnp.result_type(leaf))):
                 factored = False  # built
             if use and not self.how.stream and not factored:

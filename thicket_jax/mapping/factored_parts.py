@@ -24,7 +24,7 @@ class Parts:
       base: W, [s1, ..., sn].
       left: float32 [rank, ...], of size 1 along axes of kind `c` and `1`.
       right: float32 [rank, ...], of size 1 along axes of kind `r` and `1`.
-      step: float32 [].
+      step: float32 [], or [L] of a stack of L slices that have steps of their own.
       kinds: a letter for each axis: `r`ow, `c`olumn, `b` both (a stack), `1` neither (broadcast).
       rounded: whether the step is rounded where W is converted to 16 bits.
     """
@@ -69,6 +69,18 @@ class Parts:
             return Parts(base, left, right, self.step, self.kinds[1:], self.rounded)
 
         return (self.base, moved), rebuild
+
+    def with_axis(self) -> "Parts":
+        """Returns the view with an axis of size 1 before the others."""
+        left, right = (x[:, None] for x in (self.left, self.right))
+        return Parts(self.base[None], left, right, self.step, "1" + self.kinds, self.rounded)
+
+    def folded(self) -> "Parts":
+        """Returns the same with the step in the left factor, and a step of 1 beside it."""
+        steps = (
+            self.step.reshape(1, -1, *(1,) * (self.left.ndim - 2)) if self.step.ndim else self.step
+        )
+        return dataclasses.replace(self, left=self.left * steps, step=jnp.ones((), jnp.float32))
 
     def view(self, base: Any, change: Callable[[Any, str], Any], kinds: str) -> "Parts":
         """Returns a view: `change(factor, side)` for both factors, side `l` or `r`."""

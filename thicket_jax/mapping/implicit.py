@@ -6,6 +6,7 @@ after. The function knows of neither: `interpreter.call` runs its jaxpr on them.
 """
 
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Callable
@@ -14,16 +15,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core as jex
 
-from thicket_jax.experts import rounding
 from thicket_jax.experts.leaves import Plan
 from thicket_jax.experts.perturbation import Moves, apply_sum, is_narrow, moves
 from thicket_jax.experts.population import Population
 from thicket_jax.mapping import interpreter
+from thicket_jax.mapping.deferred import Deferred
+from thicket_jax.mapping.factored import BuildWarning, Factored, FactoredStack
 from thicket_jax.mapping.factored_parts import Parts
-from thicket_jax.mapping.factored_rules import RULES
-from thicket_jax.mapping.interpreter import Special, bind
 
 _LOG = logging.getLogger("thicket_jax")
 _ROUNDED = " is of 16 bits"
@@ -99,20 +98,22 @@ def evaluate_sum(
     """
     leaves = jax.tree.leaves(params)
     kinds = {i: x for i, x in enumerate(plan.letters) if x}
-    dense = tuple(use and i not in kinds for i, use in enumerate(plan.chosen))
+    dense = tuple(
+        tuple(use and i not in kinds for use in moving) for i, moving in enumerate(plan.moving)
+    )
     values = dict(enumerate(leaves))
-    if any(dense):
-        moved = apply_sum(params, terms, scales, dataclasses.replace(plan, chosen=dense))
+    if any(map(any, dense)):
+        moved = apply_sum(params, terms, scales, dataclasses.replace(plan, moving=dense))
         values = dict(enumerate(jax.tree.leaves(moved)))
     found = [
         _factored(moves(params, terms[m], scales, plan), kinds, named) for m in range(len(terms))
     ]
     for i in kinds:
-        each = [one[i].parts for one in found]
-        # Each term's step and 1/√r go into its left factor, against the sum's own 1/√(M·r).
-        lefts = [x.left * (x.step * np.float32(math.sqrt(len(each)))) for x in each]
+        each = [one[i].parts.folded() for one in found]
+        # Each term's 1/√r goes into its left factor too, against the sum's own 1/√(M·r).
+        lefts = [x.left * np.float32(math.sqrt(len(each))) for x in each]
         left, right = jnp.concatenate(lefts), jnp.concatenate([x.right for x in each])
-        together = dataclasses.replace(each[0], left=left, right=right, step=jnp.float32(1))
+        together = dataclasses.replace(each[0], left=left, right=right)
         values[i] = Factored(together, found[0][i].warning)
     return interpreter.call(fn, list(values.values()), params, *rest)
 
@@ -134,170 +135,30 @@ def _name_narrow(ready: Moves, narrow: list[int], named: set[str] | None) -> Non
     )
 
 
-def _factored(ready: Moves, kinds: dict[int, str], named: set[str] | None) -> dict[int, "Factored"]:
-    """Draws the factors; those of leaves of one shape in one loop."""
-    groups: dict[Any, list[int]] = {}
+def _factored(
+    ready: Moves, kinds: dict[int, str], named: set[str] | None
+) -> dict[int, Factored | FactoredStack]:
+    """Draws the factors; those of rows of one shape in one loop."""
+    plan, groups = ready.plan, dict[Any, list[int]]()
     for i, letters in kinds.items():
-        groups.setdefault((ready.leaves[i].shape, letters), []).append(i)
-    found = {}
+        groups.setdefault((ready.leaves[i].shape[plan.stacked[i] :], letters), []).append(i)
+    found: dict[int, Factored | FactoredStack] = {}
     for (shape, letters), members in groups.items():
-        keys = jnp.stack([ready.keys[i] for i in members])
-        left, right = ready.noise.epsilon.draw_factors(keys, shape, letters)
-        for n, i in enumerate(members):
-            step = ready.sigma * ready.scales[i]
-            rounded = ready.noise.rounded
-            parts = Parts(ready.leaves[i], left[n], right[n], step, letters, rounded)
-            found[i] = Factored(parts, _BuildWarning(ready.plan.paths[i], named, ready.plan))
+        keys = jnp.concatenate([ready.keys[i] for i in members])
+        factors = ready.noise.epsilon.draw_factors(keys, shape, letters)
+        begin, rounded = 0, ready.noise.rounded
+        for i in members:
+            end = begin + len(plan.rows[i])
+            leaf, _, scales = ready.rows(i)
+            left, right = (x[begin:end] for x in factors)
+            begin, step = end, ready.sigma * scales
+            warning = BuildWarning(plan.paths[i], named, plan)
+            if not plan.stacked[i]:
+                parts = Parts(leaf[0], left[0], right[0], step[0], letters, rounded)
+                found[i] = Factored(parts, warning)
+                continue
+            step = step * np.asarray(plan.moving[i], np.float32)
+            left, right = (jnp.moveaxis(x, 0, 1) for x in (left, right))
+            parts = Parts(leaf, left, right, step, "b" + letters, rounded)
+            found[i] = FactoredStack(parts, warning, functools.partial(ready.leaf, i))
     return dict(sorted(found.items()))
-
-
-@dataclasses.dataclass(frozen=True)
-class _BuildWarning:
-    """Names a leaf that had to be built, once."""
-
-    path: str
-    named: set[str] | None
-    plan: Plan | None = None
-
-    def give(self, array: jax.Array, why: str, rounds: bool) -> None:
-        """Says so; `rounds`: to 16 bits, under a law that otherwise does not."""
-        leaf = f"{self.path} {why}"
-        if self.named is None or leaf in self.named:
-            return
-        self.named.add(leaf)
-        share = rounding.measured(self.plan, self.path) if rounds and self.plan else None
-        lost = f", and its step is rounded to {array.dtype} there" if rounds else ""
-        lost += "" if share is None else f", which moves {100 * share:.2g} % of its weights"
-        if why == "convert_element_type":
-            reason = "a conversion to fewer bits rounds W and the step together"
-        else:
-            reason = f"{why!r} has no rule for low-rank noise"
-        _LOG.warning(
-            "leaf %r %s is built for every expert of a block (%s bytes each): %s%s",
-            self.path,
-            list(array.shape),
-            f"{array.nbytes:,}",
-            reason,
-            lost,
-        )
-
-
-class Factored(Special):
-    """W + step·ε, ε of low rank, not built unless an operation has no rule for it."""
-
-    def __init__(
-        self, parts: Parts, warning: _BuildWarning, source: "Factored | None" = None
-    ) -> None:
-        """Holds the parts; `source` is the value that this one is a view of, in this scope."""
-        self.parts, self.warning, self.source = parts, warning, source
-        self.base = parts.base
-        # Built before a loop, a step would be rounded with W where the loop's body need not.
-        self.hoisted = parts.rounded
-        self.held: jax.Array | None = None
-        self.built_for = None
-
-    def fresh(self) -> "Factored":
-        """Returns the value without what was built outside, unless it is built already."""
-        if self.held is not None:
-            copy = Factored(self.parts, self.warning)
-            copy.held = self.held
-            return copy
-        return Factored(self.parts, self.warning)
-
-    def build(self, why: str) -> jax.Array:
-        """Returns θ + σ·ε of the leaf in its dtype, as `perturb` computes it up to rounding."""
-        rounds = not self.parts.rounded and is_narrow(self.base.dtype)
-        return self._summed(why, rounds).astype(self.base.dtype)
-
-    def _summed(self, why: str, rounds: bool = False) -> jax.Array:
-        """Returns θ + σ·ε of the leaf in float32, or in float64 where it is."""
-        if self.held is None:
-            self.warning.give(self.base, why, rounds)
-            self.held = self.parts.summed()
-            self.built_for = why
-            if self.source is not None:
-                self.source.built_for = why
-        return self.held
-
-    def unstack(self) -> tuple[Any, Callable[[Any], Any]]:
-        """Returns the stacks to scan over; a factor that does not span axis 0 is not scanned."""
-        if self.held is not None and self.parts.rounded:
-            return self.build("scan"), lambda array: array
-        arrays, rebuild = self.parts.unstacked()
-        return arrays, lambda slices: Factored(rebuild(slices), self.warning)
-
-    def apply(self, equation: jex.JaxprEqn, values: list[Any]) -> list[Any] | None:
-        """Applies a rule, if the operation has one for these operands."""
-        name = equation.primitive.name
-        rule, built = RULES.get(name), self.held is not None and self.parts.rounded
-        if rule is None or built or sum(x is self for x in values) > 1:
-            return None
-        position = next(i for i, x in enumerate(values) if x is self)
-        # Only one operand can stay implicit; the others are arrays.
-        others = [x.build(name) if isinstance(x, Special) and x is not self else x for x in values]
-        others = [None if x is self else x for x in others]
-        found = rule(self.parts, position, others, equation)
-        if found is None and name == "convert_element_type" and not self.parts.rounded:
-            return bind(equation, [self._summed(name)])  # to 8 bits, not by way of 16
-        if found is None:
-            return None
-        return [self._view(x) if isinstance(x, Parts) else x for x in found]
-
-    def _view(self, parts: Parts) -> "Factored":
-        return Factored(parts, self.warning, self.source or self)
-
-
-_VIEWS = {
-    "broadcast_in_dim",
-    "convert_element_type",
-    "copy",
-    "copy_p",
-    "reshape",
-    "slice",
-    "squeeze",
-    "transpose",
-}
-
-
-class Deferred(Special):
-    """A leaf that is perturbed where it is used, and not kept."""
-
-    hoisted = False
-
-    def __init__(self, ready: Moves, index: int, views: tuple[jex.JaxprEqn, ...] = ()) -> None:
-        """Holds what moves leaf `index`, and the views of it that were taken since."""
-        self.ready, self.index, self.views = ready, index, views
-        self.base = ready.leaves[index]
-        for view in views:
-            (self.base,) = bind(view, [self.base])
-
-    def build(self, why: str) -> jax.Array:
-        """Returns θ + σ·ε of the leaf, the same bits as in `perturb`."""
-        del why
-        array = self.ready.leaf(self.index)
-        for view in self.views:
-            (array,) = bind(view, [array])
-        return array
-
-    def unstack(self) -> tuple[Any, Callable[[Any], Any]]:
-        """Returns the whole leaf: its noise is drawn at once."""
-        return self.build("scan"), lambda array: array
-
-    def apply(self, equation: jex.JaxprEqn, values: list[Any]) -> list[Any] | None:
-        """Builds the leaf and applies the operation, in a region of their own.
-
-        Compilers order by what depends on what, and nothing keeps them from building every leaf at
-        first. What is inside a branch lives no longer than the branch.
-        """
-        if equation.primitive.name in _VIEWS and len(values) == 1:
-            return [Deferred(self.ready, self.index, (*self.views, equation))]
-
-        def use() -> list[Any]:
-            name = equation.primitive.name
-            return bind(equation, [x.build(name) if isinstance(x, Special) else x for x in values])
-
-        shapes = jax.eval_shape(use)
-        # True, as no word has more bits; a compiler that saw that would merge the branches.
-        word = jax.random.key_data(self.ready.root)[0]
-        always = jax.lax.population_count(word) <= np.uint32(32)
-        return jax.lax.cond(always, use, lambda: [jnp.zeros(x.shape, x.dtype) for x in shapes])

@@ -83,6 +83,16 @@ def bind(equation: jex.JaxprEqn, values: Sequence[Any]) -> list[Any]:
     return list(found) if equation.primitive.multiple_results else [found]
 
 
+def sliced_row(equation: jex.JaxprEqn) -> int | None:
+    """Returns n where an operation is x[n:n + 1], a whole row of the first axis."""
+    if equation.primitive.name != "slice" or equation.params["strides"] is not None:
+        return None
+    shape = equation.invars[0].aval.shape  # type: ignore[attr-defined]
+    begin, end = equation.params["start_indices"], equation.params["limit_indices"]
+    whole = all(begin[1:][i] == 0 and end[1:][i] == n for i, n in enumerate(shape[1:]))
+    return int(begin[0]) if whole and end[0] == begin[0] + 1 else None
+
+
 def _run_closed(closed: Any, arguments: Sequence[Any]) -> list[Any]:
     return _run(*_opened(closed), arguments)
 

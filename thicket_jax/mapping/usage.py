@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.extend import core as jex
 
 from thicket_jax.experts.arguments import check_arrays, check_callable, shapes_alone
-from thicket_jax.experts.leaves import leaf_paths
+from thicket_jax.experts.leaves import leaf_names, leaf_paths, leaf_rows
 from thicket_jax.experts.low_rank import unoriented
 from thicket_jax.mapping import interpreter
 from thicket_jax.mapping.factored_views import groups_of
@@ -49,22 +49,28 @@ def matrix_axes(
     for name, tree in (("params", params), ("rest", rest)):
         check_arrays(name, tree, values=False)
     used: dict[str, str] = {}
+    stacked = {path: rows for path, rows, stack in leaf_names(params) if stack}
 
     def look(params: Any, *rest: Any) -> Any:
         leaves = []
         for path, leaf in leaf_paths(params):
             array = jnp.asarray(leaf)
-            matrix = array.ndim > 1 and jnp.issubdtype(array.dtype, jnp.floating)
+            matrix = array.ndim > 1 + (path in stacked)
+            matrix = matrix and jnp.issubdtype(array.dtype, jnp.floating)
             labels = tuple(frozenset({axis}) for axis in range(array.ndim))
             leaves.append(_Seen(array, labels, path, array.ndim, used) if matrix else array)
         return interpreter.call(fn, leaves, params, *rest)
 
     jax.eval_shape(look, params, *rest)
+    for path in stacked:
+        letters = used.pop(path, None)
+        if letters is not None:
+            used |= dict.fromkeys(stacked[path], letters[1:])
     if not oriented:
         used = {path: unoriented(letters) for path, letters in used.items()}
     assumed = {path: "r" * (len(letters) - 1) + "c" for path, letters in used.items()}
     return tuple(
-        (path, used[path]) for path, _ in leaf_paths(params) if used.get(path) != assumed.get(path)
+        (path, used[path]) for path, _ in leaf_rows(params) if used.get(path) != assumed.get(path)
     )
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.errors import RunError
-from thicket_jax.experts.leaves import leaf_paths
+from thicket_jax.experts.leaves import leaf_rows
 from thicket_jax.runs import interrupts
 
 _SHOWN, _BEFORE = 60, 24  # characters of a long text: in all, and before what differs
@@ -50,7 +50,7 @@ def fingerprint(tree: Any) -> str:
     Memory: one leaf on the host at a time.
     """
     digest = hashlib.sha256()
-    for path, leaf in leaf_paths(tree):
+    for path, leaf in leaf_rows(tree):
         is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         if is_key:  # of random numbers: its implementation and its words
             path = f"{path}|{leaf.dtype}"

@@ -44,7 +44,7 @@ def config_of(
         "key": experts.to_json()["key"],
         "noise": experts.noise.to_json(),
         "leaves": {
-            "perturbed": sum(plan.chosen),
+            "perturbed": sum(map(sum, plan.moving)),
             "left_out": [f"{path}: {reason}" for path, reason in plan.skipped],
         },
         "devices": scorer.expert_map.placement.mapper.count,
