@@ -21,10 +21,10 @@ DIRECTION = (
 )
 # Inside a package likewise. A name that ends in a slash is a package in it.
 INSIDE = {
-    "experts": "threefry laws low_rank noise states leaves arguments scales population "
+    "experts": "threefry laws low_rank noise stacks states leaves arguments scales population "
     "perturbation rounding planes",
     "mapping": "devices placement functions interpreter factored_parts factored_views "
-    "factored_rules implicit usage programs blocks",
+    "factored_rules factored deferred implicit usage programs blocks",
     "scoring": "metrics scores layouts scorer pieces resuming calibration",
     "selection": "ranking schedules bounds rounds halving race rules",
     "ensembles": "combine prediction merging committees",
@@ -34,8 +34,8 @@ INSIDE = {
     "reports": "numbers documents results figures baseline_sections sections landscape_figure "
     "landscape_page report survey_figures survey_page",
     "search": "problem agreement answers manifest pipeline randopt landscapes",
-    "text": "rope rope_config config_fields config model decode tensor_files checkpoints pretrained tokenizer "
-    "prompts data/ sandbox/ grading/ graders/",
+    "text": "rope rope_config config_fields config model decode tensor_files checkpoints "
+    "pretrained tokenizer prompts data/ sandbox/ grading/ graders/",
     "tasks": "task registry base_model quiet signals/ images/ language/",
     "cli": "options parsing checks machine compiled progress tasks report run density landscape "
     "export main __main__",

@@ -10,7 +10,7 @@ import pytest
 from language_models import STORIES, make_checkpoint
 
 import thicket_jax as tj
-from thicket_jax.experts.leaves import leaf_paths
+from thicket_jax.experts.leaves import leaf_rows
 from thicket_jax.text import pretrained
 
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
@@ -75,7 +75,7 @@ def test_the_readmes_script_makes_an_expert_again(law, scale, tmp_path):
     code = code.replace('"stories260K/model.safetensors"', repr(str(folder / "model.safetensors")))
     names = {}
     exec(compile(code, "README.md", "exec"), names)
-    tensors = dict(leaf_paths(tj.perturb(params, experts[3])))
+    tensors = dict(leaf_rows(tj.perturb(params, experts[3])))
     wanted = np.asarray(tensors[names["tensor"]])
     if law == "rademacher":
         np.testing.assert_array_equal(names["rebuilt"], wanted)

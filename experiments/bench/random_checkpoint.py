@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from thicket_jax.experts.leaves import leaf_paths
+from thicket_jax.experts.leaves import leaf_names, leaf_rows
 from thicket_jax.tasks.language import countdown
 from thicket_jax.text.config import Config, read_config
 from thicket_jax.text.model import abstract
@@ -78,7 +78,7 @@ def write_checkpoint(folder: pathlib.Path, shape: str, dtype: str) -> int:
     Memory: one tensor on the host, in float32 and in `dtype`.
     """
     config = write_config(folder, shape, dtype)
-    shapes = [(name, tuple(leaf.shape)) for name, leaf in leaf_paths(abstract(config, dtype)[1])]
+    shapes = [(name, tuple(leaf.shape)) for name, leaf in leaf_rows(abstract(config, dtype))]
     _write_tensors(folder / "model.safetensors", shapes, dtype)
     _write_tokenizer(folder)
     return sum(int(np.prod(shape)) for _, shape in shapes)
@@ -87,13 +87,16 @@ def write_checkpoint(folder: pathlib.Path, shape: str, dtype: str) -> int:
 def random_params(config: Config, dtype: str) -> Any:
     """Returns random parameters, made on the device leaf by leaf."""
 
-    def draw(index: int, leaf: Any) -> jax.Array:
-        if len(leaf.shape) == 1:
+    def draw(index: int, leaf: Any, stacked: bool) -> jax.Array:
+        if len(leaf.shape) == 1 + stacked:
             return jax.numpy.ones(leaf.shape, dtype)
         return _normal(jax.random.key(index), leaf.shape, dtype)
 
-    leaves, structure = jax.tree.flatten(abstract(config, dtype)[1])
-    return jax.tree.unflatten(structure, [draw(i, leaf) for i, leaf in enumerate(leaves)])
+    shapes = abstract(config, dtype)
+    leaves, structure = jax.tree.flatten(shapes)
+    stacks = [stacked for *_, stacked in leaf_names(shapes)]
+    drawn = [draw(i, *entry) for i, entry in enumerate(zip(leaves, stacks, strict=True))]
+    return jax.tree.unflatten(structure, drawn)
 
 
 @jax.jit(static_argnums=(1, 2))

@@ -17,7 +17,7 @@ from experiments.density_scaling.dataset import VOCABULARY, Lines
 from experiments.density_scaling.puzzles import WIDTH
 from thicket_jax.errors import ArgumentError
 from thicket_jax.text.config import Config
-from thicket_jax.text.model import Decoder, abstract
+from thicket_jax.text.model import abstract, forward, random_params
 from thicket_jax.text.rope import Rope
 
 LAYERS, HEAD = 3, 16
@@ -62,23 +62,22 @@ def config(width: int) -> Config:
 
 
 def initialise(width: int, seed: int) -> Any:
-    """Returns random parameters, an NNX state: matrices of variance 1 / inputs, norms 1."""
-    return nnx.split(Decoder(config(width), rngs=nnx.Rngs(seed)))[1]
+    """Returns random parameters: matrices of variance 1 / inputs, norms 1."""
+    return random_params(config(width), nnx.Rngs(seed))
 
 
 def count(width: int) -> int:
     """Returns the number of parameters."""
-    shapes = abstract(config(width), jnp.float32)[1]
+    shapes = abstract(config(width), jnp.float32)
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes))
 
 
 def _all_logits(width: int, params: Any, tokens: jax.Array) -> jax.Array:
     """Logits [B, W - 1, V] of the token after each, every line seen from its own beginning."""
-    graph = abstract(config(width), jnp.float32)[0]
     rows, steps = tokens.shape[0], tokens.shape[1] - 1
     positions = jnp.broadcast_to(jnp.arange(steps, dtype=jnp.int32)[None], (rows, steps))
     causal = jnp.broadcast_to(jnp.tril(jnp.ones((steps, steps), bool))[None], (rows, steps, steps))
-    return nnx.merge(graph, params)(tokens[:, :-1], positions, None, causal)[0]
+    return forward(config(width), params, tokens[:, :-1], positions, None, causal)[0]
 
 
 def losses(width: int, params: Any, tokens: jax.Array, answer: jax.Array) -> jax.Array:

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 import thicket_jax as tj
 from experiments.density_scaling.measure import CALIBRATION, Counts, Setting, summarise
@@ -16,6 +15,7 @@ from thicket_jax.scoring.scorer import Scorer
 from thicket_jax.scoring.scores import concatenate
 from thicket_jax.tasks.language import stories
 from thicket_jax.text import pretrained, prompts
+from thicket_jax.text.model import forward
 
 TOKENS = 48
 
@@ -107,7 +107,7 @@ def _logits(folder: str, task: Any, count: int) -> tuple[Any, dict[str, np.ndarr
         positions = jnp.broadcast_to(jnp.arange(steps, dtype=jnp.int32)[None], (rows, steps))
         causal = jnp.tril(jnp.ones((steps, steps), bool))[None]
         causal = jnp.broadcast_to(causal, (rows, steps, steps))
-        every = nnx.merge(model.graph, params)(batch["tokens"], positions, None, causal)[0]
+        every = forward(model.config, params, batch["tokens"], positions, None, causal)[0]
         return every.reshape(-1, every.shape[-1])[batch["places"]]
 
     return logits, {"tokens": tokens, "places": np.flatnonzero(places)}

@@ -187,15 +187,15 @@ def test_cost_of_n_compiles_once_and_keeps_its_memory(tmp_path):
 
 def test_random_checkpoints_are_whole(experiment, tmp_path):
     pytest.importorskip("transformers")
-    from thicket_jax.experts.leaves import leaf_paths
+    from thicket_jax.experts.leaves import leaf_rows
     from thicket_jax.text import pretrained, prompts
 
     random_checkpoint = experiment("experiments.bench.random_checkpoint")
     count = random_checkpoint.write_checkpoint(tmp_path, "tiny", "bfloat16")
-    loaded = dict(leaf_paths(pretrained.load(tmp_path).params))
+    loaded = dict(leaf_rows(pretrained.load(tmp_path).params))
     made = random_checkpoint.random_params(pretrained.read_config(tmp_path), "bfloat16")
     assert sum(leaf.size for leaf in loaded.values()) == count
-    for name, leaf in leaf_paths(made):
+    for name, leaf in leaf_rows(made):
         assert (leaf.shape, leaf.dtype) == (loaded[name].shape, loaded[name].dtype)
         spread = np.asarray(loaded[name], np.float32).std()
         assert spread == 0 if "norm" in name else 0.01 < spread < 0.03

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from thicket_jax.experts.leaves import leaf_paths
+from thicket_jax.experts.leaves import leaf_rows
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared"
 STORIES = SHARED / "models" / "stories260K"
@@ -50,7 +50,7 @@ def make_checkpoint(
     from safetensors.numpy import save_file
 
     from thicket_jax.text.config import read_config
-    from thicket_jax.text.model import Decoder
+    from thicket_jax.text.model import random_params
 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _bytes_tokenizer() if says else _words_tokenizer()
@@ -58,8 +58,8 @@ def make_checkpoint(
         changes = {"vocab_size": tokenizer.get_vocab_size(), "tie_word_embeddings": False} | changes
     (folder / "config.json").write_text(json.dumps({**CONFIG, **changes}))
     config = read_config(folder)
-    state = nnx.split(Decoder(config, rngs=nnx.Rngs(0)))[1]
-    tensors = {name: np.array(jax.device_get(leaf)) for name, leaf in leaf_paths(state)}
+    params = random_params(config, nnx.Rngs(0))
+    tensors = {name: np.array(jax.device_get(leaf)) for name, leaf in leaf_rows(params)}
     if says:
         loud = [tokenizer.token_to_id("</s>"), *tokenizer.encode(says).ids]
         tensors[_HEAD][loud] *= 8

@@ -8,17 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from language_models import make_checkpoint
 
 import thicket_jax as tj
 from thicket_jax.cli.main import main
-from thicket_jax.experts.leaves import leaf_paths, make_plan
+from thicket_jax.experts.leaves import leaf_rows, make_plan
 from thicket_jax.experts.scales import leaf_scales
 from thicket_jax.mapping import implicit
 from thicket_jax.runs import export
 from thicket_jax.tasks import registry
 from thicket_jax.text import pretrained
+from thicket_jax.text.model import forward
 
 COMMON = "--num 3 --k 1,2 --train-items 2 --test-items 2 --max-tokens 2 --sigma 0.1 --quiet"
 
@@ -47,7 +47,7 @@ def test_an_exported_expert_is_the_bits_that_were_scored(precision, noise, tmp_p
     wanted = tj.perturb(pretrained.load(base, precision).params, best)
     found = pretrained.load(tmp_path / "best")
     assert found.dtype == "float32"  # low rank does not round matrices of 16 bits
-    for (name, one), (_, other) in zip(leaf_paths(found.params), leaf_paths(wanted), strict=True):
+    for (name, one), (_, other) in zip(leaf_rows(found.params), leaf_rows(wanted), strict=True):
         assert other.dtype == ("float32" if other.ndim > 1 or not noise else precision)
         assert np.asarray(one).tobytes() == np.asarray(other, "float32").tobytes(), name
     modes = {path.stat().st_mode for path in (tmp_path / "best").glob("*.[js]*")}
@@ -81,7 +81,7 @@ def check_scores(base, found, expert):
     seen = jnp.broadcast_to(jnp.tril(jnp.ones((12, 12), bool))[None], (4, 12, 12))
 
     def logits(pretrained_model, params):
-        return nnx.merge(pretrained_model.graph, params)(tokens, places, None, seen)[0]
+        return forward(pretrained_model.config, params, tokens, places, None, seen)[0]
 
     plan = make_plan(model.params, expert.noise)
     scales = leaf_scales(model.params, plan)
@@ -103,7 +103,7 @@ def check_merge(run, to, base, precision, *words):
     params = pretrained.load(base, precision).params
     wanted = tj.merge(params, export.load_population(run)[:2], dtype=dtype)
     for (name, one), (_, other) in zip(
-        leaf_paths(pretrained.load(to).params), leaf_paths(wanted), strict=True
+        leaf_rows(pretrained.load(to).params), leaf_rows(wanted), strict=True
     ):
         assert np.asarray(one).tobytes() == np.asarray(other, "float32").tobytes(), name
 
@@ -112,7 +112,7 @@ def check_transformers_opens(folder, ours):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    tensors = dict(leaf_paths(ours.params))
+    tensors = dict(leaf_rows(ours.params))
     for name, tensor in theirs.state_dict().items():
         if name in tensors:
             np.testing.assert_array_equal(tensor.numpy(), np.asarray(tensors[name]))

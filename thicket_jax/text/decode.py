@@ -14,10 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from thicket_jax.text.config import Config
-from thicket_jax.text.model import abstract, grown
+from thicket_jax.text.model import empty_cache, forward
 
 Batch = dict[str, Any]
 """`tokens` int32 [C, R, P], padded left; `start` int32 [C, R], index of a row's first token (P for
@@ -28,7 +27,7 @@ Decode = Callable[[Any, Batch, jax.Array], dict[str, jax.Array]]
 
 
 @functools.lru_cache(maxsize=32)
-def decoder(config: Config, max_tokens: int, dtype: str) -> Decode:
+def decoder(config: Config, max_tokens: int, dtype: str, unroll: bool | None = None) -> Decode:
     """Returns `decode(params, batch, draw)`, one function object for equal arguments.
 
     `decode` returns `tokens`, int32 [C, R, T], each row filled up after its end with the first
@@ -44,14 +43,13 @@ def decoder(config: Config, max_tokens: int, dtype: str) -> Decode:
       config: the model's.
       max_tokens: T.
       dtype: of the parameters, and of the cache.
+      unroll: layers as code of their own, or as a scan; see `model.forward`.
     """
-    graph, _ = abstract(config, jnp.dtype(dtype))
     eos = config.eos_ids
     filler = eos[0] if eos else 0
 
     def run(params: Any, tokens: Any, positions: Any, cache: Any, mask: Any) -> Any:
-        model = nnx.merge(graph, params)
-        logits, cache = model(tokens, positions, cache, mask, last_only=True)
+        logits, cache = forward(config, params, tokens, positions, cache, mask, last_only=True)
         return logits[:, 0], cache
 
     def choose(logits: Any, batch: Batch, draw: Any, step: Any, ended: Any) -> Any:
@@ -66,10 +64,10 @@ def decoder(config: Config, max_tokens: int, dtype: str) -> Decode:
         slots = jnp.arange(P, dtype=jnp.int32)
         positions = jnp.maximum(slots[None] - start[:, None], 0)
         seen = (slots[None, :] <= slots[:, None])[None] & (slots[None] >= start[:, None])[:, None]
-        logits, cache = run(params, tokens, positions, None, seen)
+        cache = empty_cache(config, tokens.shape[0], P + max_tokens, dtype, unroll)
+        logits, cache = run(params, tokens, positions, cache, seen)
         ended = start == P
         chosen, ended, finite = choose(logits, batch, draw, jnp.zeros((), jnp.int32), ended)
-        cache = grown(cache, P + max_tokens)
         return chosen, ended, finite, cache["keys"], cache["values"]
 
     def step(params: Any, batch: Batch, draw: Any, index: Any, state: Any) -> Any:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from flax import nnx
+import jax.numpy as jnp
 
 from thicket_jax.errors import check_choice
-from thicket_jax.experts.leaves import leaf_paths
+from thicket_jax.experts.leaves import leaf_names, leaf_rows
 from thicket_jax.text.checkpoints import load_tensors, save_checkpoint
 from thicket_jax.text.config import DTYPES, Config, read_config
 from thicket_jax.text.model import abstract
@@ -20,22 +20,20 @@ from thicket_jax.text.model import abstract
 class Pretrained:
     """A pretrained language model.
 
-    `nnx.merge(graph, params)` is the model; `params` is what experts are perturbations of, and a
-    leaf's path is its tensor's name in the checkpoint.
+    `model.forward(config, params, ...)` runs it; `params` is what experts are perturbations of. The
+    path of a leaf, or of a slice of the layers' stack, is its tensor's name in the checkpoint.
 
     Attributes:
       folder: of the checkpoint.
       config: its architecture.
       dtype: of the parameters, and of what is computed with them.
-      graph: the model without its parameters.
       params: the parameters, on the device.
     """
 
     folder: pathlib.Path
     config: Config
     dtype: str
-    graph: nnx.GraphDef
-    params: nnx.State
+    params: dict[str, Any]
 
     @property
     def description(self) -> str:
@@ -61,12 +59,15 @@ def load(folder: str | os.PathLike[str], precision: str = "auto") -> Pretrained:
     check_choice("precision", precision, ("auto", *DTYPES))
     config = read_config(path)
     dtype = config.dtype if precision == "auto" else precision
-    graph, shapes = abstract(config, dtype)
-    wanted = {name: tuple(leaf.shape) for name, leaf in leaf_paths(shapes)}
+    shapes = abstract(config, dtype)
+    wanted = {name: tuple(row.shape) for name, row in leaf_rows(shapes)}
     tied = ("lm_head.weight",) if config.tied else ()
     tensors = load_tensors(path, wanted, dtype, tied=tied)
-    params = jax.tree.unflatten(jax.tree.structure(shapes), [tensors[name] for name in wanted])
-    return Pretrained(path, config, dtype, graph, params)
+    leaves = [
+        jnp.stack([tensors.pop(name) for name in rows]) if stacked else tensors.pop(rows[0])
+        for _, rows, stacked in leaf_names(shapes)
+    ]
+    return Pretrained(path, config, dtype, jax.tree.unflatten(jax.tree.structure(shapes), leaves))
 
 
 def save(
@@ -84,7 +85,7 @@ def save(
     Returns:
       The folder's absolute path. The bytes are those of `params`.
     """
-    pairs = iter(leaf_paths(params))
+    pairs = leaf_rows(params)
     if len({leaf.dtype for leaf in jax.tree.leaves(params)}) > 1:
         pairs = ((name, leaf.astype("float32")) for name, leaf in pairs)
     return save_checkpoint(base, to, pairs, notes=notes)

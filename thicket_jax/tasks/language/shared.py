@@ -181,7 +181,7 @@ def build(options: Options, spec: Spec, split: Split, tell: task.Tell = task.qui
     """
     config = read_config(options.model)
     dtype = config.dtype if options.precision == "auto" else options.precision
-    check_useful_rank(abstract(config, dtype)[1], options.law())
+    check_useful_rank(abstract(config, dtype), options.law())
     tokenizer = prompts.open_tokenizer(options.model)
     ends = dict.fromkeys((*config.eos_ids, *tokenizer.eos_ids))
     if any(end >= config.vocab_size for end in ends):
