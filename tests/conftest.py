@@ -1,5 +1,6 @@
 """The strict world of the tests: eight CPU devices and strict promotion, set before any import."""
 
+import gc
 import pathlib
 import signal
 
@@ -14,6 +15,7 @@ _COMPILED = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled"
 jax.config.update("jax_compilation_cache_dir", str(_COMPILED))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+gc.set_threshold(50_000, 20, 50)  # traces are many small objects, and most of them stay
 # A shell's background jobs, and what runs under nohup, ignore signals that the tests send.
 for _number, _usual in (
     (signal.SIGINT, signal.default_int_handler),

@@ -99,6 +99,7 @@ def test_settings_of_jax_are_part_of_what_a_program_is(scorer, setting, value):
 
 
 def test_a_function_that_is_gone_frees_what_it_closed_over_and_its_programs():
+    gc.collect()  # what other tests left
     held, before = [], kept_programs()
 
     def once(value):
@@ -112,7 +113,7 @@ def test_a_function_that_is_gone_frees_what_it_closed_over_and_its_programs():
         once(float(i))
     gc.collect()
     assert not any(ref() is not None for ref in held)
-    assert kept_programs() == before
+    assert kept_programs() <= before
 
 
 class Model:

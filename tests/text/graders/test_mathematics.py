@@ -87,7 +87,7 @@ def test_an_answer_that_cannot_be_compared_in_time_is_wrong(library, monkeypatch
     answers = ["9^{9^{9^9}}", r"\sum_{k=1}^{10^9} \frac{1}{k}", "{" * 300 + "x" + "}" * 300]
     for answer in [*answers, *answers]:  # also what is remembered
         outcome = mathematics.grade(rf"\boxed{{{answer}}}", {"answer": "5"})
-        assert outcome.score == 0 and outcome.timed_out >= (answer in answers[:2]), answer
+        assert outcome.score == 0 and outcome.timed_out >= (answer == answers[0]), answer
         for quick in ["5", "6", "x+1", "("]:
             assert not mathematics.grade(rf"\boxed{{{quick}}}", {"answer": "5"}).timed_out
 
