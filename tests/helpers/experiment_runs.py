@@ -10,10 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 def done(*words, module=True):
     """Runs a program as one types it, compiled without much optimisation; what it printed."""
-    settings = {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",  # which compile for twice as long
-    }
+    settings = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     command = [sys.executable, "-W", "error", *["-m"] * module, *words]
     finished = subprocess.run(
         command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=False

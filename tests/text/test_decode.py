@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -210,10 +212,13 @@ def test_the_cache_has_the_size_that_is_announced(tiny):
     assert held == cache_bytes(tiny.config, 3, 10, "float32")
 
 
-@needs_stories
-def test_greedy_equals_transformers_generate_on_64_prompts():
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+# What transformers' generate wrote after each of these prompts, in float32.
+WROTE = pathlib.Path(__file__).parent / "stored" / "stories260K.json"
+
+
+@pytest.fixture(scope="module")
+def told():
+    """64 prompts laid out, and what stories260K writes after each, int32 [64, 48]."""
     model = pretrained.load(STORIES)
     tokenizer = prompts.open_tokenizer(STORIES)
     random = np.random.default_rng(0)
@@ -230,6 +235,19 @@ def test_greedy_equals_transformers_generate_on_64_prompts():
     }
     fn = jax.jit(decode.decoder(model.config, 48, model.dtype))
     found = np.asarray(fn(model.params, batch, np.int32(0))["tokens"])[0]
+    return batch, found
+
+
+@needs_stories
+def test_greedy_is_what_transformers_wrote_after_64_prompts(told):
+    np.testing.assert_array_equal(told[1], np.asarray(json.loads(WROTE.read_text())))
+
+
+@needs_stories
+def test_what_is_stored_is_what_transformers_writes(told):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    batch = told[0]
     theirs = transformers.AutoModelForCausalLM.from_pretrained(STORIES, dtype=torch.float32)
     tokens, starts = torch.tensor(batch["tokens"][0]), torch.tensor(batch["start"][0])
     mask = (torch.arange(48)[None] >= starts[:, None]).long()
@@ -239,4 +257,4 @@ def test_greedy_equals_transformers_generate_on_64_prompts():
         )
     wanted = np.full((64, 48), 2)
     wanted[:, : out.shape[1] - 48] = out[:, 48:].numpy()
-    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(np.asarray(json.loads(WROTE.read_text())), wanted)
