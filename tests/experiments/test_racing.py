@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from classifier import batch, correct, logits, params
+from experiment_runs import ROOT
 
-from experiments.common import command
 from thicket_jax.ensembles.combine import combine_rules
 from thicket_jax.scoring.metrics import metric
 from thicket_jax.search.problem import Problem
@@ -72,7 +72,7 @@ def test_the_experiment_measures_every_way_and_goes_on_where_it_stopped(
 
 def test_nothing_that_is_stored_gives_a_race_without_bounds_a_probability():
     """The table was measured by a release that did."""
-    folder = command.EXPERIMENTS / "racing"
+    folder = ROOT / "experiments" / "racing"
     table = json.loads((folder / "results" / "table.json").read_text())
     races = [way["guarantee"] for run in table["runs"] for way in run["ways"].values()]
     races = [race for race in races if race is not None]

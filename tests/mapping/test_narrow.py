@@ -120,7 +120,7 @@ def test_what_is_scored_is_the_function_of_what_perturb_returns(name, base):
     law = LAWS[name]
     # A step that is never rounded is not rounded where the function converts W, either.
     reference = jax.jit(all_uses if law.rounded else kept_apart)
-    for stream in (False, True):
+    for stream in (False, True) if name in ("gaussian", "low_rank", "unrounded 9") else (False,):
         run, experts, named = prepared(all_uses, PARAMS, law, stream)
         built = {x.split()[0] for x in named if x.endswith("is of 16 bits")}
         assert built == ({"float16.w", "bfloat16.w"} if kept_whole(law) and not stream else set())

@@ -34,7 +34,7 @@ def test_other_populations_batches_and_parameters_are_the_same_program(scorer):
     ):
         wanted = np.stack([np.asarray(per_item(tj.perturb(params, e), batch)) for e in other])
         np.testing.assert_allclose(found.items, wanted, atol=1e-5)
-    assert kept_programs() == before
+    assert kept_programs() <= before
 
 
 def test_it_is_what_score_gives(scorer):
@@ -87,15 +87,15 @@ def test_a_sweep_over_the_number_of_experts_compiles_once():
 )
 def test_settings_of_jax_are_part_of_what_a_program_is(scorer, setting, value):
     scorer(population())
-    before, old = len(kept_programs()), getattr(jax.config, setting)
+    before, old = kept_programs(), getattr(jax.config, setting)
     try:
         jax.config.update(setting, value)
         scorer(population())
-        assert len(kept_programs()) == before + 1
+        assert len(kept_programs() - before) == 1
     finally:
         jax.config.update(setting, old)
     scorer(population())
-    assert len(kept_programs()) == before + 1
+    assert len(kept_programs() - before) == 1
 
 
 def test_a_function_that_is_gone_frees_what_it_closed_over_and_its_programs():

