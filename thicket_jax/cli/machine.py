@@ -43,9 +43,10 @@ def start_devices(machine: Machine) -> None:
             _await(machine.coordinator)
         jax.distributed.initialize(machine.coordinator, machine.processes, machine.process_id)
     found = jax.local_devices()
-    if machine.cpu_devices and (found[0].platform != "cpu" or len(found) != machine.cpu_devices):
+    asked = machine.cpu_devices if machine.backend != "none" else 0  # which takes one device
+    if asked and (found[0].platform != "cpu" or len(found) != asked):
         raise ArgumentError(
-            f"--cpu-devices {machine.cpu_devices} cannot be had: JAX has {len(found)} "
+            f"--cpu-devices {asked} cannot be had: JAX has {len(found)} "
             f"{found[0].platform} device(s) here already; leave it out"
         )
 
