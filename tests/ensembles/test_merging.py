@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import leaf_noise
 
 import thicket_jax as tj
 from thicket_jax.errors import ArgumentError
-from thicket_jax.experts.perturbation import leaf_noise
 
 KEY = jax.random.key(3)
 

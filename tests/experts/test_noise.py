@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import leaf_noise
 from scipy.special import ndtr
 
 import thicket_jax as tj
@@ -18,7 +19,7 @@ from thicket_jax.errors import ArgumentError
 from thicket_jax.experts import threefry
 from thicket_jax.experts.laws import DENSE
 from thicket_jax.experts.noise import Noise
-from thicket_jax.experts.perturbation import apply_noise, leaf_noise
+from thicket_jax.experts.perturbation import apply_noise
 
 LARGE = 2**20
 every_family = pytest.mark.parametrize("family", DENSE)

@@ -267,6 +267,20 @@ def test_a_leaf_that_a_loop_needs_whole_is_built_before_it():
     assert "mul" not in inside  # W's step is added outside
 
 
+def test_a_stack_that_a_loop_needs_whole_is_built_before_it():
+    params = {"w": tj.Stack(jnp.ones((2, 4, 4)))}
+    expert = tj.population(jax.random.key(1), 1, 0.1, noise=tj.low_rank(1))[0]
+
+    def fn(p, x):
+        return lax.fori_loop(0, 3, lambda _, y: jnp.sin(p["w"].tree.swapaxes(1, 2))[0] @ y, x)
+
+    plan, scales = make_plan(params, expert.noise), np.ones(2, np.float32)
+    x = jnp.ones((4, 1))
+    jaxpr = jax.make_jaxpr(lambda e: implicit.evaluate(fn, params, e, scales, plan, x))(expert)
+    (loop,) = (e for e in jaxpr.eqns if "sin" in str(e.params))
+    assert "mul" not in [e.primitive.name for e in loop.params["jaxpr"].eqns]
+
+
 def test_models_of_the_libraries():
     """An NNX multilayer perceptron and a Linen transformer."""
     from flax import linen, nnx

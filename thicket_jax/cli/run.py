@@ -9,10 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from thicket_jax.cli import compiled, progress
-from thicket_jax.cli.checks import (
-    check_machine,
-    check_search,
-)
+from thicket_jax.cli.checks import check_machine, check_search
 from thicket_jax.cli.machine import (
     facts_of,
     recorded,

@@ -18,7 +18,7 @@ import numpy as np
 from thicket_jax.errors import ArgumentError
 from thicket_jax.experts import threefry
 from thicket_jax.experts.arguments import with_values
-from thicket_jax.experts.leaves import Plan, make_plan, path_hash
+from thicket_jax.experts.leaves import Plan, make_plan
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.population import Population, check_key
 from thicket_jax.experts.scales import leaf_scales
@@ -26,21 +26,20 @@ from thicket_jax.experts.scales import leaf_scales
 _GROUPED_LEAF = 2**12  # elements: smaller leaves of one shape are moved in one loop
 
 
-def leaf_noise(expert: Population, path: str, shape: tuple[int, ...]) -> jax.Array:
-    """Draws ε of one expert for one leaf: float32 of `shape`.
-
-    The leaf's key is fold_in(fold_in(population key, expert id), path_hash(path)): it depends on
-    no other leaf. A tied law hashes the shape instead of the path.
-    """
-    epsilon = expert.noise.epsilon
-    leaf_hash = np.uint32(path_hash(epsilon.hashed(path, shape)))
-    return row_noise(expert, leaf_hash, shape, expert.noise.letters(path, len(shape)))
-
-
 def row_noise(
     expert: Population, leaf_hash: Any, shape: tuple[int, ...], letters: str
 ) -> jax.Array:
-    """Draws ε of one expert for the leaf, or the slice of a stack, of this hash."""
+    """Draws ε of one expert for one leaf, or one slice of a stack: float32 of `shape`.
+
+    The key is fold_in(fold_in(population key, expert id), hash of the leaf's path): it depends on
+    no other leaf. A tied law hashes the shape instead of the path.
+
+    Args:
+      expert: a population of no axis.
+      leaf_hash: uint32 [], as in `Plan.hashes`.
+      shape: of the leaf or the slice.
+      letters: as in `Plan.letters`.
+    """
     key = jax.random.fold_in(jax.random.fold_in(expert.key, expert.ids), leaf_hash)
     return expert.noise.epsilon.draw(key, tuple(shape), letters)
 

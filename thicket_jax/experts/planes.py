@@ -14,7 +14,7 @@ import numpy as np
 
 from thicket_jax.errors import ArgumentError, shown
 from thicket_jax.experts.leaves import make_plan
-from thicket_jax.experts.perturbation import leaf_noise
+from thicket_jax.experts.perturbation import row_noise
 from thicket_jax.experts.population import Population, check_experts
 from thicket_jax.experts.scales import leaf_scales
 
@@ -207,21 +207,24 @@ def step_products(params: Any, experts: Population) -> np.ndarray:
     total = np.zeros((len(experts), len(experts)))
     for i, leaf in enumerate(jax.tree.leaves(params)):
         shape = tuple(np.shape(leaf))[plan.stacked[i] :]
-        for n, (path, use) in enumerate(zip(plan.rows[i], plan.moving[i], strict=True)):
+        for n, (leaf_hash, use) in enumerate(zip(plan.hashes[i], plan.moving[i], strict=True)):
             if use:
                 scale = float(scales[plan.starts[i] + n])
-                total += np.asarray(_products(experts, path, shape)) * scale**2
+                found = _products(experts, np.uint32(leaf_hash), shape, plan.letters[i])
+                total += np.asarray(found) * scale**2
     steps = np.asarray(experts.signs, np.float64) * np.asarray(experts.sigmas, np.float64)
     return total * steps[:, None] * steps[None]
 
 
-@functools.partial(jax.jit, static_argnames=("path", "shape"))
-def _products(experts: Population, path: str, shape: tuple[int, ...]) -> jax.Array:
-    """⟨ε_i, ε_j⟩ of one leaf, float32 [K, K]."""
+@functools.partial(jax.jit, static_argnames=("shape", "letters"))
+def _products(
+    experts: Population, leaf_hash: np.uint32, shape: tuple[int, ...], letters: str
+) -> jax.Array:
+    """⟨ε_i, ε_j⟩ of the leaf, or the slice of a stack, of this hash, float32 [K, K]."""
 
     def draw(id_: jax.Array) -> jax.Array:
         one = Population(experts.key, id_, jnp.ones(()), jnp.ones(()), experts.noise)
-        return leaf_noise(one, path, shape)
+        return row_noise(one, leaf_hash, shape, letters)
 
     def row(i: jax.Array) -> jax.Array:
         left = draw(experts.ids[i])

@@ -74,6 +74,8 @@ def check(
 def measured(plan: Plan, path: str) -> float | None:
     """Returns the share of a leaf's weights that would move if they were rounded to its 16 bits.
 
+    Of a stack, the mean over its slices.
+
     At the smallest sigma that was checked last; None if none was.
     """
     return _MEASURED.get((plan, path))
@@ -101,7 +103,7 @@ def _look(
     _MEASURED.clear()
     tried = sigmas if len(sigmas) <= _MOST_SIGMAS else sigmas[[0, -1]]
     for sigma in reversed(tried.tolist()):
-        found = []
+        found, kept = [], dict[tuple[Plan, str], float]()
         for i, n in chosen:
             sample, path = samples[i, n], plan.rows[i][n]
             letters, step = plan.letters[i], _step(sigma, scales[plan.starts[i] + n])
@@ -111,10 +113,12 @@ def _look(
             moves |= share > 0
             still = 1 - _moved(sample, step, dtype)
             if still > 0.5 and step > 0:
-                found.append(_Lost(path, sample.dtype.name, np.size(leaves[i]), share))
+                size = np.size(leaves[i]) // len(plan.rows[i])
+                found.append(_Lost(path, sample.dtype.name, size, share))
             if dtype != sample.dtype:
-                own = _moved(sample, step * epsilon, sample.dtype)
-                _MEASURED[plan, plan.paths[i]] = own
+                own = _moved(sample, step * epsilon, sample.dtype) / len(plan.rows[i])
+                kept[plan, plan.paths[i]] = kept.get((plan, plan.paths[i]), 0.0) + own
+        _MEASURED.update(kept)
         if found:
             notes.append(_note(sigma, found, plan, leaves, len(chosen)))
     if not moves and not _any_differs(params, plan, experts, scales):

@@ -53,9 +53,7 @@ class BuildWarning:
 class Factored(Special):
     """W + step·ε, ε of low rank, not built unless an operation has no rule for it."""
 
-    def __init__(
-        self, parts: Parts, warning: BuildWarning, source: "Factored | None" = None
-    ) -> None:
+    def __init__(self, parts: Parts, warning: BuildWarning, source: Special | None = None) -> None:
         """Holds the parts; `source` is the value that this one is a view of, in this scope."""
         self.parts, self.warning, self.source = parts, warning, source
         self.base = parts.base
@@ -157,7 +155,7 @@ class FactoredStack(Special):
         if n is not None:
             one = self._slice(jax.tree.map(lambda x: x[n], self.unstack()[0]))
             return [Factored(one.parts.with_axis(), self.warning)]
-        whole = Factored(self.parts.folded(), self.warning)
+        whole = Factored(self.parts.folded(), self.warning, self)
         return whole.apply(equation, [whole if x is self else x for x in values])
 
     def _slice(self, arrays: tuple) -> Factored:

@@ -160,7 +160,7 @@ def attend(
         weights = jax.nn.softmax(scores, -1).astype(values.dtype)
         return jnp.einsum("bhgst,bhdt->bshgd", weights, values)
 
-    if jax.default_backend() == "cpu":  # which in some loops has no product of 16 bits in float32
+    if _on_cpu():  # which in some loops has no product of 16 bits in float32
         queries, keys = queries.astype(jnp.float32), keys.astype(jnp.float32)
     B, S, H, G, _ = queries.shape
     held = 4 * B * H * G * S * keys.shape[-1]
@@ -278,7 +278,8 @@ def forward(
       attention_mask: bool [B, S, T], the slots that each token sees (S of them without a cache);
         causality is the caller's, sliding windows are the model's.
       last_only: return the logits of the last token alone, [B, 1, V].
-      unroll: one layer after another as code of its own, in place of a scan; None: on a CPU.
+      unroll: without a cache, layers as code of their own in place of a scan; None: on a CPU. A
+        cache was made for the one or the other.
 
     Returns:
       Logits, float32 [B, S, V], and the cache with these tokens in it.
@@ -383,7 +384,11 @@ def unrolled(unroll: bool | None = None) -> bool:
 
     Elsewhere they are a scan: code and compile time do not grow with their number.
     """
-    return jax.default_backend() == "cpu" if unroll is None else unroll
+    return _on_cpu() if unroll is None else unroll
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
 
 
 def empty_cache(

@@ -45,7 +45,8 @@ class Pretrained:
 def load(folder: str | os.PathLike[str], precision: str = "auto") -> Pretrained:
     """Loads a Hugging Face checkpoint folder: config.json and safetensors.
 
-    Tensors go to the device one by one. Memory: the parameters there, one tensor on the host.
+    Tensors go to the device one by one, and layers into stacks there. Memory: the parameters and
+    one stack on the device, one tensor on the host.
 
     Args:
       folder: of the Llama, Mistral, Qwen2, Qwen3, OLMo-2 or OLMo-3 family.
