@@ -320,7 +320,8 @@ def test_the_decoder_with_its_cache(tmp_path):
 
     model = pretrained.load(language_models.make_checkpoint(tmp_path / "tiny"))
     run = decode.decoder(model.config, 4, "float32")
-    tokens = jnp.asarray(RNG.integers(2, 40, (1, 3, 6)), jnp.int32)
+    # Of its own: after some prompts all three experts write the same.
+    tokens = jnp.asarray(np.random.default_rng(1).integers(2, 40, (1, 3, 6)), jnp.int32)
     batch = {
         "tokens": tokens,
         "start": jnp.asarray([[0, 2, 6]], jnp.int32),
