@@ -513,5 +513,5 @@ def test_defaults_are_those_of_transformers(read, family):
 
 
 def test_every_activation_is_the_model_s():
-    model = pytest.importorskip("thicket_jax.text.model")
-    assert set(text_config.ACTIVATIONS) == set(model.ACTIVATIONS)
+    layers = pytest.importorskip("thicket_jax.text.layers")
+    assert set(text_config.ACTIVATIONS) == set(layers.ACTIVATIONS)

@@ -14,8 +14,9 @@ from language_models import CONFIG, STORIES, make_checkpoint
 import thicket_jax as tj
 from thicket_jax.mapping.placement import place
 from thicket_jax.tasks.language import stories
-from thicket_jax.text import decode, model, pretrained, prompts
-from thicket_jax.text.model import cache_bytes, empty_cache, forward
+from thicket_jax.text import attention, decode, pretrained, prompts
+from thicket_jax.text.cache import cache_bytes, empty_cache
+from thicket_jax.text.model import forward
 
 needs_stories = pytest.mark.skipif(
     not STORIES.is_dir(), reason=f"the model stories260K is not at {STORIES}"
@@ -188,9 +189,9 @@ def test_long_prompts_attend_in_chunks_of_queries(monkeypatch):
     )
     mask = np.broadcast_to(np.tril(np.ones((12, 12), bool)), (2, 12, 12))
     run = functools.partial(jax.jit, static_argnums=4)
-    whole = run(lambda *x: model.attend(*x))(queries, keys, values, mask, 0.5)
-    monkeypatch.setattr(model, "_SCORES", 4 * 2 * 6 * 12 * 5)  # five queries: chunks of four
-    chunked = run(lambda *x: model.attend(*x)).lower(queries, keys, values, mask, 0.5)
+    whole = run(lambda *x: attention.attend(*x))(queries, keys, values, mask, 0.5)
+    monkeypatch.setattr(attention, "_SCORES", 4 * 2 * 6 * 12 * 5)  # five queries: chunks of four
+    chunked = run(lambda *x: attention.attend(*x)).lower(queries, keys, values, mask, 0.5)
     assert "while" in chunked.as_text()
     np.testing.assert_allclose(chunked.compile()(queries, keys, values, mask), whole, rtol=1e-5)
 

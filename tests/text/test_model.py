@@ -11,8 +11,9 @@ import pytest
 
 from thicket_jax.experts.leaves import leaf_rows
 from thicket_jax.text import pretrained
+from thicket_jax.text.cache import cache_bytes, empty_cache
 from thicket_jax.text.config import read_config
-from thicket_jax.text.model import cache_bytes, empty_cache, forward
+from thicket_jax.text.model import forward
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared"
 ROWS, TOKENS, PROMPT, SLOTS = 3, 14, 9, 16

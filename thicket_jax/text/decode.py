@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thicket_jax.text.cache import empty_cache
 from thicket_jax.text.config import Config
-from thicket_jax.text.model import empty_cache, forward
+from thicket_jax.text.model import forward
 
 Batch = dict[str, Any]
 """`tokens` int32 [C, R, P], padded left; `start` int32 [C, R], index of a row's first token (P for

@@ -25,12 +25,13 @@ from thicket_jax.scoring.scores import TIMED_OUT, Graded
 from thicket_jax.search.problem import Answering, Problem
 from thicket_jax.tasks import task
 from thicket_jax.text import pretrained, prompts
+from thicket_jax.text.cache import cache_bytes
 from thicket_jax.text.config import DTYPES, Config, read_config
 from thicket_jax.text.data.rows import Row
 from thicket_jax.text.data.splits import Split, open_split
 from thicket_jax.text.decode import decoder, sampling
 from thicket_jax.text.grading import Graders
-from thicket_jax.text.model import abstract, cache_bytes
+from thicket_jax.text.model import abstract
 from thicket_jax.text.pretrained import Pretrained
 
 _KS = (1, 10, 50)

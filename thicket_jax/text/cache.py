@@ -1,0 +1,48 @@
+"""Keys and values of the tokens so far: made once at their full size, and written in place."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from thicket_jax.text.config import Config
+
+Cache = dict[str, Any]
+"""`end`: int32 [], slots in use; `keys` and `values`: [L, B, H_kv, d, T], or a tuple of L arrays
+where layers are unrolled."""
+
+
+def unrolled(unroll: bool | None = None) -> bool:
+    """Whether layers run as code of their own: on a CPU, which would copy what a scan takes.
+
+    Elsewhere they are a scan: code and compile time do not grow with their number.
+    """
+    return on_cpu() if unroll is None else unroll
+
+
+def on_cpu() -> bool:
+    """Whether programs run on a CPU."""
+    return jax.default_backend() == "cpu"
+
+
+def empty_cache(
+    config: Config, rows: int, slots: int, dtype: Any, unroll: bool | None = None
+) -> Cache:
+    """Returns a cache of zeros for `rows` rows of at most `slots` tokens; see `unrolled`.
+
+    Memory: 2 × layers × rows × key-value heads × head size × slots elements of `dtype`.
+    """
+    shape = (rows, config.num_kv_heads, config.head_dim, slots)
+    if unrolled(unroll):
+        keys, values = (
+            tuple(jnp.zeros(shape, dtype) for _ in range(config.num_layers)) for _ in range(2)
+        )
+        return {"end": jnp.zeros((), jnp.int32), "keys": keys, "values": values}
+    zeros = jnp.zeros((config.num_layers, *shape), dtype)
+    return {"end": jnp.zeros((), jnp.int32), "keys": zeros, "values": zeros}
+
+
+def cache_bytes(config: Config, rows: int, slots: int, dtype: Any) -> int:
+    """Returns the bytes of `empty_cache(config, rows, slots, dtype)`."""
+    size = rows * config.num_kv_heads * config.head_dim * slots
+    return 2 * config.num_layers * size * jnp.dtype(dtype).itemsize
