@@ -26,7 +26,7 @@ from thicket_jax.runs import files
 from thicket_jax.search import pipeline
 from thicket_jax.tasks import registry
 from thicket_jax.tasks.images import task as images
-from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language import settings, shared
 from thicket_jax.tasks.signals import task as signals
 from thicket_jax.text import pretrained
 
@@ -461,7 +461,7 @@ def good_value(name, option, world):
 
 def options_to_try(name, first):
     """What a task has of its own; with `first`, what it shares with others too."""
-    own = set(task_options(name)) - set(options_of(shared.Options))
+    own = set(task_options(name)) - set(options_of(settings.Options))
     found = set(task_options(name)) if first else own | {"seed", "train_items"}
     if first and name == "signals":
         found |= {x for kind in (Machine, Selection, Out) for x in options_of(kind)}

@@ -9,7 +9,7 @@ from typing import Any
 
 from thicket_jax.errors import ArgumentError, DataError, check_choice
 from thicket_jax.tasks import task
-from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language import asking, columns, settings, shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.data.splits import Split
@@ -20,7 +20,7 @@ _EXTRACTIONS = ("strict", "flexible")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(shared.Options):
+class Options(settings.Options):
     """The options of `thicket run countdown`."""
 
     data: str | None = None
@@ -57,13 +57,13 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
         numbers, target = puzzle(row)
         return {"numbers": numbers, "target": target, "extraction": options.extraction}
 
-    spec = shared.Spec("countdown", "thicket_jax.text.graders.countdown:grade", prompt, item)
+    spec = asking.Spec("countdown", "thicket_jax.text.graders.countdown:grade", prompt, item)
     return shared.build(options, spec, split, tell)
 
 
 def puzzle(row: Mapping[str, Any]) -> tuple[list[int], int]:
     """Returns a row's numbers and its target."""
-    numbers, target = shared.either(row, "numbers", "nums"), row["target"]
+    numbers, target = columns.either(row, "numbers", "nums"), row["target"]
     if not (isinstance(numbers, list) and numbers and all(map(_is_whole, [*numbers, target]))):
         raise DataError(
             f"numbers={numbers!r:.80} must be a list of whole numbers and target={target!r:.80} one"

@@ -9,7 +9,7 @@ from typing import Any
 
 from thicket_jax.errors import DataError, check_choice
 from thicket_jax.tasks import task
-from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language import asking, columns, settings, shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.graders.numbers import flexible, strict
@@ -19,7 +19,7 @@ _EXTRACTIONS = ("strict", "flexible")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(shared.Options):
+class Options(settings.Options):
     """The options of `thicket run gsm8k`."""
 
     data: str | None = None
@@ -40,19 +40,19 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     split = shared.read_split(options, ("question", "answer"), identity=("question",))
 
     def item(row: Mapping[str, Any]) -> dict[str, Any]:
-        solution = shared.text(row, "answer")
+        solution = columns.text(row, "answer")
         if (strict if "####" in solution else flexible)(solution) is None:
             raise DataError(f"its answer {solution!r:.80} does not end with a number after ####")
         return {"answer": row["answer"], "extraction": options.extraction}
 
-    spec = shared.Spec("gsm8k", "numeric", prompt, item)
+    spec = asking.Spec("gsm8k", "numeric", prompt, item)
     return shared.build(options, spec, split, tell)
 
 
 def prompt(row: Mapping[str, Any]) -> str | Messages:
     """Returns what is asked."""
     return around(
-        shared.question(row, "question"),
+        columns.question(row, "question"),
         after="\n\nReason step by step. Then write the final answer on a line of its own as #### "
         "followed by the number, for example: #### 42",
     )

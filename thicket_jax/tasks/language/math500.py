@@ -10,7 +10,7 @@ from typing import Any
 
 from thicket_jax.errors import DataError, check_choice
 from thicket_jax.tasks import task
-from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language import asking, columns, settings, shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.graders.marked import boxed
@@ -20,7 +20,7 @@ _EXTRACTIONS = ("strict", "flexible")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(shared.Options):
+class Options(settings.Options):
     """The options of `thicket run math500`."""
 
     data: str | None = None
@@ -50,16 +50,16 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     def item(row: Mapping[str, Any]) -> dict[str, Any]:
         answer = row.get("answer")
         if answer is None:
-            answer = boxed(shared.text(row, "solution"))
-        if answer is None or not shared.as_text(answer, "answer").strip():
+            answer = boxed(columns.text(row, "solution"))
+        if answer is None or not columns.as_text(answer, "answer").strip():
             raise DataError("it has no answer, and none in \\boxed{} in its solution")
         return {"answer": str(answer), "extraction": options.extraction}
 
     grader = "thicket_jax.text.graders.mathematics:grade"
-    return shared.build(options, shared.Spec("math500", grader, prompt, item), split, tell)
+    return shared.build(options, asking.Spec("math500", grader, prompt, item), split, tell)
 
 
 def prompt(row: Mapping[str, Any]) -> str | Messages:
     """Returns what is asked."""
-    problem = shared.question(row, "problem", "question")
+    problem = columns.question(row, "problem", "question")
     return around(problem, after="\n\nReason step by step, and put the final answer in \\boxed{}.")

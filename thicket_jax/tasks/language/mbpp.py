@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from thicket_jax.errors import ArgumentError, DataError
 from thicket_jax.tasks import task
-from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language import asking, columns, settings, shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.prompts import Messages, around
@@ -22,7 +22,7 @@ _LEAST_SECONDS = 2  # of grading, for each second that a program may run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(shared.Options):
+class Options(settings.Options):
     """The options of `thicket run mbpp`."""
 
     data: str | None = None
@@ -77,10 +77,10 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     def item(row: Mapping[str, Any]) -> dict[str, Any]:
         setup = row.get("test_setup_code") or row.get("test_imports") or ""
         parts = setup if isinstance(setup, list) else [setup]
-        setup = "\n".join(shared.as_text(part, "setup") for part in parts)
+        setup = "\n".join(columns.as_text(part, "setup") for part in parts)
         return {"tests": tests(row), "test_setup_code": setup, "limits": limits}
 
-    spec = shared.Spec("mbpp", "thicket_jax.text.graders.code:grade", prompt, item)
+    spec = asking.Spec("mbpp", "thicket_jax.text.graders.code:grade", prompt, item)
     return shared.build(options, spec, split, tell)
 
 
@@ -112,7 +112,7 @@ def prompt(row: Mapping[str, Any]) -> str | Messages:
     """Returns what is asked, with the tests that the program must pass."""
     shown = "\n".join(test.strip() for test in tests(row))
     return around(
-        shared.question(row, "text", "prompt"),
+        columns.question(row, "text", "prompt"),
         after=f"\n\nWrite it in Python. It must pass these tests:\n\n{shown}\n\nAnswer with one "
         "block of code, between ```python and ```.",
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from thicket_jax.errors import DataError, check_choice
 from thicket_jax.tasks import task
-from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language import asking, columns, settings, shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.data.files import words
@@ -21,7 +21,7 @@ _COPIED = ("final_answer", "answer", "unit", "error")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(shared.Options):
+class Options(settings.Options):
     """The options of `thicket run olympiadbench`."""
 
     data: str | None = None
@@ -49,26 +49,26 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
 
     def item(row: Mapping[str, Any]) -> dict[str, Any]:
         found = {name: row[name] for name in _COPIED if row.get(name) is not None}
-        answer = shared.either(row, "final_answer", "answer")
+        answer = columns.either(row, "final_answer", "answer")
         parts = answer if isinstance(answer, list) else [answer]
-        if not parts or not all(shared.as_text(part, "answer").strip() for part in parts):
+        if not parts or not all(columns.as_text(part, "answer").strip() for part in parts):
             raise DataError(f"its answer {answer!r:.80} is empty")
         if row.get("modality") == "Multimodal":
             raise DataError("it needs its pictures; use the text-only part of OlympiadBench")
         return {**found, "extraction": options.extraction}
 
     grader = "thicket_jax.text.graders.mathematics:grade"
-    return shared.build(options, shared.Spec("olympiadbench", grader, prompt, item), split, tell)
+    return shared.build(options, asking.Spec("olympiadbench", grader, prompt, item), split, tell)
 
 
 def prompt(row: Mapping[str, Any]) -> str | Messages:
     """Returns what is asked."""
-    question = shared.question(row, "question", "problem")
-    context = f"{shared.text(row, 'context').strip()}\n\n" if row.get("context") else ""
+    question = columns.question(row, "question", "problem")
+    context = f"{columns.text(row, 'context').strip()}\n\n" if row.get("context") else ""
     several = " If there are several answers, separate them with commas."
     unit = ""
     if row.get("unit"):
-        unit = f" The answer is in {shared.text(row, 'unit')}; leave the unit out."
+        unit = f" The answer is in {columns.text(row, 'unit')}; leave the unit out."
     told = "\n\nReason step by step, and put the final answer in \\boxed{}."
     told += f"{several if row.get('is_multiple_answer') else ''}{unit}"
     return around(question, context, told)

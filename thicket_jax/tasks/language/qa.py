@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from thicket_jax.errors import ArgumentError, DataError, check_choice
 from thicket_jax.tasks import task
-from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language import asking, settings, shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.graders import GRADERS, find
@@ -20,7 +20,7 @@ _EXTRACTING = ("numeric", "math")  # graders that find an answer in two ways
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(shared.Options):
+class Options(settings.Options):
     """The options of `thicket run qa`."""
 
     data: str | None = None
@@ -43,7 +43,7 @@ class Options(shared.Options):
         place, colon, name = self.grader.rpartition(":")
         if not (colon and place.endswith(".py")):
             return super().resolved()
-        grader = f"{shared.absolute(place)}:{name}"
+        grader = f"{settings.absolute(place)}:{name}"
         return dataclasses.replace(super().resolved(), grader=grader)
 
     def check(self) -> None:
@@ -100,7 +100,7 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
             found["choices"] = _choices(row[options.choices], found["answer"], options.choices)
         return found
 
-    return shared.build(options, shared.Spec("qa", options.grader, prompt, item), split, tell)
+    return shared.build(options, asking.Spec("qa", options.grader, prompt, item), split, tell)
 
 
 class _Prompt(string.Formatter):

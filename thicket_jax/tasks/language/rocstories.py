@@ -14,7 +14,7 @@ import numpy as np
 
 from thicket_jax.errors import DataError, check_choice
 from thicket_jax.tasks import task
-from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language import asking, columns, settings, shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 
@@ -23,7 +23,7 @@ _COLUMNS = tuple(f"sentence{i}" for i in range(1, 6))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(shared.Options):
+class Options(settings.Options):
     """The options of `thicket run rocstories`."""
 
     data: str | None = None
@@ -56,7 +56,7 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
             "training items are that score, figures on test items are exact orders.",
         )
     grader = "thicket_jax.text.graders.sequence:grade"
-    spec = shared.Spec("rocstories", grader, prompt, item, notes)
+    spec = asking.Spec("rocstories", grader, prompt, item, notes)
     return shared.build(options, spec, split, tell)
 
 
@@ -67,7 +67,7 @@ def sentences(row: Mapping[str, Any]) -> list[str]:
         given = [row[name] for name in _COLUMNS]
     if not isinstance(given, list):
         raise DataError(f"its sentences {given!r:.80} must be a list")
-    found = [shared.as_text(sentence, "sentence").strip() for sentence in given]
+    found = [columns.as_text(sentence, "sentence").strip() for sentence in given]
     if not all(found):
         raise DataError("one of its sentences is empty")
     if not 2 <= len(found) <= len(string.ascii_uppercase):

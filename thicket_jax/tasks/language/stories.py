@@ -12,7 +12,7 @@ import numpy as np
 
 from thicket_jax.errors import ArgumentError
 from thicket_jax.tasks import task
-from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language import asking, settings, shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.data.splits import Split
@@ -32,7 +32,7 @@ NAMES = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(shared.Options):
+class Options(settings.Options):
     """The options of `thicket run stories`."""
 
     num: int = 512
@@ -73,7 +73,7 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     train = [rows[i] for i in order[: options.train_items]]
     test = [rows[i] for i in order[len(order) - options.test_items :]]
     split = Split(train, test, (), {"split": f"permutation of seed {options.seed}"})
-    spec = shared.Spec("stories", "thicket_jax.text.graders.hero:grade", prompt, dict)
+    spec = asking.Spec("stories", "thicket_jax.text.graders.hero:grade", prompt, dict)
     return shared.build(options, spec, split, tell)
 
 

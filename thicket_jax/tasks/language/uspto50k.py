@@ -10,7 +10,7 @@ from typing import Any
 
 from thicket_jax.errors import DataError
 from thicket_jax.tasks import task
-from thicket_jax.tasks.language import shared
+from thicket_jax.tasks.language import asking, columns, settings, shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.graders.smiles import has_rdkit, molecules, normal
@@ -21,7 +21,7 @@ _REACTANTS = ("reactants", "reactant")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(shared.Options):
+class Options(settings.Options):
     """The options of `thicket run uspto50k`."""
 
     data: str | None = None
@@ -49,19 +49,19 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
             '"thicket-jax[text]".',
         )
     grader = "thicket_jax.text.graders.smiles:grade"
-    return shared.build(options, shared.Spec("uspto50k", grader, prompt, item, notes), split, tell)
+    return shared.build(options, asking.Spec("uspto50k", grader, prompt, item, notes), split, tell)
 
 
 def reaction(row: Mapping[str, Any]) -> tuple[str, str]:
     """Returns a row's product and reactants in normal form, without atom maps."""
-    product, reactants = shared.either(row, *_PRODUCTS), shared.either(row, *_REACTANTS)
+    product, reactants = columns.either(row, *_PRODUCTS), columns.either(row, *_REACTANTS)
     if product is None or reactants is None:
-        whole = shared.text(row, *_REACTIONS)
+        whole = columns.text(row, *_REACTIONS)
         parts = whole.split(">")
         if len(parts) != 3:
             raise DataError(f"{whole!r:.80} is not a reaction, reactants>reagents>products")
         product, reactants = parts[2], parts[0]
-    given = (shared.as_text(product, "product"), shared.as_text(reactants, "reactants"))
+    given = (columns.as_text(product, "product"), columns.as_text(reactants, "reactants"))
     found = [normal(each) for each in given]
     for each, smiles in zip(given, found, strict=True):
         if smiles is None:
