@@ -34,7 +34,7 @@ INSIDE = {
     "reports": "numbers documents results figures baseline_sections sections landscape_figure "
     "landscape_page report survey_figures survey_page",
     "search": "problem agreement answers manifest pipeline randopt landscapes",
-    "text": "rope rope_config config_fields config cache attention layers model decode "
+    "text": "rope rope_config config_fields families config cache attention layers model decode "
     "tensor_files checkpoints pretrained tokenizer prompts data/ sandbox/ grading/ graders/",
     "tasks": "task registry base_model quiet signals/ images/ language/",
     "cli": "options parsing checks machine compiled progress tasks report run density landscape "

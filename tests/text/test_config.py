@@ -11,6 +11,7 @@ from thicket_jax.errors import DataError
 from thicket_jax.text import config as text_config
 from thicket_jax.text.config import FAMILIES, read_config
 from thicket_jax.text.config_fields import HARMLESS, changes_forward, is_harmless
+from thicket_jax.text.rope import UNROTATED
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared"
 ARCHITECTURES = {
@@ -20,7 +21,15 @@ ARCHITECTURES = {
     "qwen3": "Qwen3ForCausalLM",
     "olmo2": "Olmo2ForCausalLM",
     "olmo3": "Olmo3ForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+    "granite": "GraniteForCausalLM",
 }
+# Their config classes in transformers, where they are not called after the architecture.
+CONFIGS = {"gemma3_text": "Gemma3TextConfig"}
+UNBIASED = ("mistral", "qwen2", "phi3")  # without a field attention_bias
 # The configs of published checkpoints, as their folders have them.
 LLAMA_31 = {
     "architectures": ["LlamaForCausalLM"],
@@ -130,6 +139,12 @@ def small(family="llama", **changes):
     return {name: value for name, value in {**values, **changes}.items() if value is not ...}
 
 
+def config_class(transformers, family):
+    """The family's class in transformers."""
+    name = ARCHITECTURES[family].replace("ForCausalLM", "Config")
+    return getattr(transformers, CONFIGS.get(family, name))
+
+
 @pytest.fixture
 def read(tmp_path):
     """Writes files and reads the config."""
@@ -183,15 +198,18 @@ def test_stories260k():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_biases_and_norms_of_the_families(read, family):
-    bias = {} if family in ("mistral", "qwen2") else {"attention_bias": True}
-    config = read(small(family, **bias))
+    config = read(small(family, **({} if family in UNBIASED else {"attention_bias": True})))
     assert config.family == family
-    assert config.qkv_bias == (family != "mistral")
-    assert config.output_bias == (family not in ("mistral", "qwen2"))
-    assert config.qk_norm == {"qwen3": "head", "olmo2": "full", "olmo3": "full"}.get(family, "none")
-    assert config.norm_position == ("post" if family.startswith("olmo") else "pre")
-    assert config.head_dim == (128 if family == "qwen3" else 8)
-    assert config.ropes[0].theta == (500000 if family == "olmo3" else 10000)
+    assert config.qkv_bias == (family == "qwen2" or family not in UNBIASED)
+    assert config.output_bias == (family not in UNBIASED)
+    norms = {"qwen3": "head", "olmo2": "full", "olmo3": "full", "gemma3_text": "head"}
+    assert config.qk_norm == norms.get(family, "none")
+    positions = {"olmo2": "post", "olmo3": "post", "gemma2": "both", "gemma3_text": "both"}
+    assert config.norm_position == positions.get(family, "pre")
+    assert config.norm_offset == family.startswith("gemma")
+    sizes = {"qwen3": 128, "gemma2": 256, "gemma3_text": 256}
+    assert config.head_dim == sizes.get(family, 8)
+    assert config.ropes[0].theta == {"olmo3": 5e5, "smollm3": 2e6}.get(family, 1e4)
 
 
 @pytest.mark.parametrize(
@@ -325,10 +343,11 @@ def test_what_no_forward_pass_reads_is_harmless_to_every_family(read, family, od
 def test_a_field_that_a_forward_pass_reads_is_implemented_or_refused(read, family):
     """Every field of the family's config in transformers, and of its code, with another value."""
     transformers = pytest.importorskip("transformers")
-    folder = pathlib.Path(transformers.__file__).parent / "models" / family
-    code = (folder / f"modeling_{family}.py").read_text()
+    kind = family.removesuffix("_text")
+    folder = pathlib.Path(transformers.__file__).parent / "models" / kind
+    code = (folder / f"modeling_{kind}.py").read_text()
     names = {*re.findall(r"config\.([a-z]\w+)", code), *re.findall(r'config, "(\w+)"', code)}
-    names |= set(getattr(transformers, ARCHITECTURES[family][:-11] + "Config")().to_dict())
+    names |= set(config_class(transformers, family)().to_dict())
     assert len(names) > 20
     plain = read(small(family))
     for name in sorted(names):
@@ -338,8 +357,10 @@ def test_a_field_that_a_forward_pass_reads_is_implemented_or_refused(read, famil
             except DataError:
                 continue
             unread = is_harmless(name) or name == "pretraining_tp" or odd == small(family).get(name)
-            # Windows are off in the qwens where use_sliding_window does not say otherwise.
-            off = name == "sliding_window" and family.startswith("qwen")
+            # Windows are off in some families where use_sliding_window does not say otherwise, and
+            # the original positions are part of a scaling.
+            off = name == "sliding_window" and family in ("qwen2", "qwen3", "smollm3")
+            off |= name in ("original_max_position_embeddings", "_sliding_window_pattern")
             assert not same or unread or off, (name, odd)
 
 
@@ -375,8 +396,7 @@ def test_a_stray_entry_of_rope_scaling_changes_nothing(read, stray):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_transformers_saves_is_read(tmp_path, family):
     transformers = pytest.importorskip("transformers")
-    name = ARCHITECTURES[family].removesuffix("ForCausalLM") + "Config"
-    theirs = getattr(transformers, name)(architectures=[ARCHITECTURES[family]])
+    theirs = config_class(transformers, family)(architectures=[ARCHITECTURES[family]])
     theirs.save_pretrained(tmp_path)
     config = read_config(tmp_path)
     assert (config.family, config.vocab_size) == (family, theirs.vocab_size)
@@ -484,17 +504,30 @@ def test_an_architecture_may_be_left_out(read):
     assert read(small("qwen3", model_type=...)).family == "qwen3"
 
 
+MULTIPLIERS = {
+    "residual_multiplier": "residual_multiplier",
+    "logits_divisor": "logits_scaling",
+    "logit_softcap": "final_logit_softcapping",
+    "attention_softcap": "attn_logit_softcapping",
+}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_defaults_are_those_of_transformers(read, family):
     transformers = pytest.importorskip("transformers")
     changes = {"num_key_value_heads": ..., "num_hidden_layers": 32, "num_attention_heads": 32}
-    changes |= {"hidden_size": 256, "rope_scaling": {"rope_type": "yarn", "factor": 2.0}}
+    scaling = None if family == "phi3" else {"rope_type": "yarn", "factor": 2.0}
+    changes |= {"hidden_size": 256, "rope_scaling": scaling}
     config = read(small(family, **changes))
-    name = ARCHITECTURES[family].replace("ForCausalLM", "Config")
-    theirs = getattr(transformers, name).from_dict(small(family, **changes))
+    theirs = config_class(transformers, family).from_dict(small(family, **changes))
     assert config.num_kv_heads == theirs.num_key_value_heads
     assert config.head_dim == (getattr(theirs, "head_dim", None) or 256 // 32)
-    assert config.activation == theirs.hidden_act
+    field = "hidden_activation" if family.startswith("gemma") else "hidden_act"
+    assert config.activation == getattr(theirs, field)
+    for ours, field in MULTIPLIERS.items():
+        assert getattr(config, ours) == getattr(theirs, field, getattr(text_config.Config, ours))
+    scale = getattr(theirs, "query_pre_attn_scalar", config.head_dim) ** -0.5
+    assert config.attention_scale == getattr(theirs, "attention_multiplier", scale)
     assert config.tied == theirs.tie_word_embeddings
     for bias in ("attention_bias", "mlp_bias"):
         assert not getattr(theirs, bias, False)
@@ -505,10 +538,14 @@ def test_defaults_are_those_of_transformers(read, family):
         * 32
     )
     window = getattr(theirs, "sliding_window", None)
+    rotated = getattr(theirs, "no_rope_layers", [1] * 32)
+    assert [rope.kind != UNROTATED for rope in config.ropes] == [x == 1 for x in rotated]
     for rope, found, kind in zip(config.ropes, config.windows, types, strict=True):
         wanted = parameters.get(kind, parameters)
-        assert (rope.kind, rope.theta) == (wanted["rope_type"], wanted["rope_theta"])
-        assert rope.factor == wanted.get("factor", 1.0)
+        assert rope.theta == wanted["rope_theta"]
+        if rope.kind != UNROTATED:
+            assert rope.kind == wanted["rope_type"]
+            assert rope.factor == wanted.get("factor", 1.0)
         assert found == (window if kind == "sliding_attention" else None)
 
 

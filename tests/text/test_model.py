@@ -41,6 +41,10 @@ LINEAR = {"rope_type": "linear", "rope_theta": 1e3, "factor": 2.5}
 YARN = {"rope_type": "yarn", "rope_theta": 1e3, "factor": 4.0}
 YARN |= {"original_max_position_embeddings": 8}  # the sequences are longer
 PLAIN = {"rope_type": "default", "rope_theta": 1e4}
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1e3, "partial_rotary_factor": 0.75}
+LONGROPE |= {"short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5]}
+LONGROPE |= {"long_factor": [1.0, 2.0, 4.0, 8.0, 9.0, 9.5]}
+LONGROPE |= {"original_max_position_embeddings": 8}
 BY_TYPE = {"full_attention": YARN, "sliding_attention": PLAIN | {"rope_theta": 5e5}}
 
 # family: what its checkpoint is like, and changes of the config that must change the logits, so
@@ -88,15 +92,93 @@ CASES = {
             {"rope_parameters": BY_TYPE | {"sliding_attention": YARN}},
         ],
     ),
+    "gemma2": (
+        {
+            "num_hidden_layers": 3,
+            "sliding_window": 5,
+            "head_dim": 12,
+            "query_pre_attn_scalar": 9,
+            "attn_logit_softcapping": 3.0,
+            "final_logit_softcapping": 4.0,
+            "rope_parameters": PLAIN,
+        },
+        [
+            {"sliding_window": 64},
+            {"query_pre_attn_scalar": 12},
+            {"attn_logit_softcapping": None},
+            {"final_logit_softcapping": None},
+        ],
+    ),
+    "gemma3_text": (
+        {
+            "num_hidden_layers": 3,
+            "sliding_window": 5,
+            "head_dim": 12,
+            "query_pre_attn_scalar": 9,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": LINEAR,
+                "sliding_attention": PLAIN | {"rope_theta": 100.0},
+            },
+        },
+        [
+            {"layer_types": ["sliding_attention"] * 3},
+            {"rope_parameters": {"full_attention": LINEAR, "sliding_attention": PLAIN}},
+            {"query_pre_attn_scalar": 12},
+        ],
+    ),
+    "phi3": (
+        {
+            "hidden_size": 64,
+            "sliding_window": 5,
+            "tie_word_embeddings": True,
+            "original_max_position_embeddings": 8,
+            "rope_parameters": LONGROPE,
+        },
+        [
+            {"sliding_window": None},
+            {"rope_parameters": LONGROPE | {"long_factor": LONGROPE["short_factor"]}},
+            {"rope_parameters": PLAIN | {"partial_rotary_factor": 0.75}},
+        ],
+    ),
+    "smollm3": (
+        {
+            "num_hidden_layers": 3,
+            "no_rope_layers": [1, 0, 1],
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "tie_word_embeddings": True,
+            "rope_parameters": PLAIN,
+        },
+        [{"no_rope_layers": [1, 1, 1]}, {"sliding_window": 64}],
+    ),
+    "granite": (
+        {
+            "embedding_multiplier": 12.0,
+            "residual_multiplier": 0.22,
+            "attention_multiplier": 1.5,
+            "logits_scaling": 8.0,
+            "tie_word_embeddings": True,
+            "rope_parameters": PLAIN,
+        },
+        [
+            {"embedding_multiplier": 1.0},
+            {"residual_multiplier": 1.0},
+            {"attention_multiplier": 0.1},
+            {"logits_scaling": 1.0},
+        ],
+    ),
 }
 CLASSES = {family: family.capitalize() for family in CASES}
+CLASSES |= {"smollm3": "SmolLM3", "gemma3_text": "Gemma3"}
 
 
 def make(family, folder, dtype=None):
     """Saves a random checkpoint of the family and returns its PyTorch model."""
-    config = getattr(transformers, f"{CLASSES[family]}Config")(**(SHAPE | CASES[family][0]))
+    model = getattr(transformers, f"{CLASSES[family]}ForCausalLM")
+    config = model.config_class(**(SHAPE | CASES[family][0]))
     config._attn_implementation = "eager"
-    model = getattr(transformers, f"{CLASSES[family]}ForCausalLM")(config).eval()
+    model = model(config).eval()
     generator = torch.Generator().manual_seed(len(family))
     with torch.no_grad():
         for name, weight in model.named_parameters():

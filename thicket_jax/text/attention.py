@@ -16,7 +16,12 @@ _MASKED = -1e30  # float32; finite, so that a row that sees nothing does not bec
 
 
 def attend(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, scale: float
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    mask: jax.Array,
+    scale: float,
+    softcap: float | None = None,
 ) -> jax.Array:
     """Softmax attention as matrix products; scores and weights in float32.
 
@@ -27,6 +32,7 @@ def attend(
       keys, values: [B, H_kv, d, T].
       mask: bool [B, S, T].
       scale: of the scores.
+      softcap: what the scores' size stays below, by a hyperbolic tangent; None: they are free.
 
     Returns:
       [B, S, H_kv, G, d], in the values' dtype.
@@ -35,7 +41,7 @@ def attend(
     def some(part: tuple[jax.Array, jax.Array]) -> jax.Array:
         queries, mask = part
         scores = jnp.einsum("bshgd,bhdt->bhgst", queries, keys, preferred_element_type=jnp.float32)
-        scores = jnp.where(mask[:, None, None], scores * scale, _MASKED)
+        scores = jnp.where(mask[:, None, None], capped(scores * scale, softcap), _MASKED)
         weights = jax.nn.softmax(scores, -1).astype(values.dtype)
         return jnp.einsum("bhgst,bhdt->bshgd", weights, values)
 
@@ -55,13 +61,23 @@ def attend(
 
 
 def attend_step(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, scale: float
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    mask: jax.Array,
+    scale: float,
+    softcap: float | None = None,
 ) -> jax.Array:
     """The same for one new token, S = 1, without its axis: plain products for every head."""
     scores = jnp.einsum("bhgd,bhdt->bhgt", queries[:, 0], keys, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask[:, 0, None, None], scores * scale, _MASKED)
+    scores = jnp.where(mask[:, 0, None, None], capped(scores * scale, softcap), _MASKED)
     weights = jax.nn.softmax(scores, -1).astype(values.dtype)
     return jnp.einsum("bhgt,bhdt->bhgd", weights, values)[:, None]
+
+
+def capped(x: jax.Array, cap: float | None) -> jax.Array:
+    """Keeps numbers between −cap and cap, by a hyperbolic tangent; None leaves them as they are."""
+    return x if cap is None else cap * jnp.tanh(x / cap)
 
 
 def rotate(x: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -69,13 +85,15 @@ def rotate(x: jax.Array, table: tuple[jax.Array, jax.Array]) -> jax.Array:
 
     Args:
       x: [B, S, H, d].
-      table: cosines and sines, float32 [B, S, d].
+      table: cosines and sines, float32 [B, S, r]; what is behind the first r of a head stays.
     """
     cosine, sine = (part[:, :, None] for part in table)
-    wide = x.astype(jnp.float32)
+    r = cosine.shape[-1]
+    wide = x[..., :r].astype(jnp.float32)
     first, second = jnp.split(wide, 2, -1)
     turned = jnp.concatenate([-second, first], -1)
-    return (wide * cosine + turned * sine).astype(x.dtype)
+    out = (wide * cosine + turned * sine).astype(x.dtype)
+    return out if r == x.shape[-1] else jnp.concatenate([out, x[..., r:]], -1)
 
 
 def seen(mask: jax.Array, window: Any, end: Any) -> jax.Array:

@@ -6,13 +6,15 @@ error that names it. Defaults are those of transformers 5, family by family.
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from thicket_jax.errors import DataError
 from thicket_jax.text.config_fields import changes_forward
-from thicket_jax.text.rope import Rope
+from thicket_jax.text.families import FAMILIES, Family
+from thicket_jax.text.rope import UNROTATED, Rope, rotary_size
 from thicket_jax.text.rope_config import FULL, SLIDING, read_ropes
 
 ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "relu")
@@ -40,57 +42,21 @@ class Config:
     output_bias: bool  # of the attention's output projection
     mlp_bias: bool
     qk_norm: str  # none; head: RMSNorm over each head; full: over the whole projection
-    norm_position: str  # pre: norms before the blocks; post: on what the blocks return
+    norm_position: str  # pre: norms before the blocks; post: on what they return; both
     activation: str  # one of ACTIVATIONS
     attention_scale: float  # multiplies the scores before the softmax
     dtype: str  # the checkpoint's own, one of DTYPES
     bos_id: int | None
     eos_ids: tuple[int, ...]  # any of them ends a text
     pad_id: int | None
+    fused: bool = False  # one matrix of queries, keys and values; one of the gate and the way up
+    norm_offset: float = 0.0  # added to a norm's weight
+    embedding_multiplier: float = 1.0  # in the parameters' dtype
+    residual_multiplier: float = 1.0  # of what a block adds
+    attention_softcap: float | None = None  # keeps scores below it, by a hyperbolic tangent
+    logit_softcap: float | None = None
+    logits_divisor: float = 1.0
 
-
-@dataclasses.dataclass(frozen=True)
-class _Family:
-    """What is particular to an architecture."""
-
-    architecture: str
-    fields: frozenset[str] = frozenset()  # of config.json, read besides _COMMON
-    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # if a field is absent
-    qkv_bias: bool = False  # without a field that says so
-    qk_norm: str = "none"
-    norm_position: str = "pre"
-    theta: float = 10000.0
-
-
-_WINDOWED = frozenset({"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"})
-_WINDOWED_DEFAULTS = {"sliding_window": 4096, "max_window_layers": 28, "num_key_value_heads": 32}
-_BIAS = frozenset({"attention_bias"})
-
-_FAMILIES = {
-    "llama": _Family("LlamaForCausalLM", _BIAS | {"mlp_bias"}),
-    "mistral": _Family(
-        "MistralForCausalLM",
-        frozenset({"sliding_window"}),
-        {"sliding_window": 4096, "num_key_value_heads": 8},
-    ),
-    "qwen2": _Family("Qwen2ForCausalLM", _WINDOWED, _WINDOWED_DEFAULTS, qkv_bias=True),
-    "qwen3": _Family(
-        "Qwen3ForCausalLM",
-        _WINDOWED | _BIAS,
-        {**_WINDOWED_DEFAULTS, "head_dim": 128},
-        qk_norm="head",
-    ),
-    "olmo2": _Family("Olmo2ForCausalLM", _BIAS, qk_norm="full", norm_position="post"),
-    "olmo3": _Family(
-        "Olmo3ForCausalLM",
-        _BIAS | {"sliding_window", "layer_types"},
-        {"sliding_window": 4096},
-        qk_norm="full",
-        norm_position="post",
-        theta=500000.0,
-    ),
-}
-FAMILIES = tuple(_FAMILIES)
 
 # Read for every family.
 _COMMON = """
@@ -125,6 +91,13 @@ class _Fields:
             raise self.error(f"{name} is {value!r}; it must be a whole number from {least} up")
         return value
 
+    def number(self, name: str, default: Any = _REQUIRED) -> float:
+        value = self.get(name, default)
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        if not good or not 0 < value < math.inf:
+            raise self.error(f"{name} is {value!r}; it must be a number above 0")
+        return float(value)
+
     def flag(self, name: str) -> bool:
         value = self.get(name, False)
         if not isinstance(value, bool):
@@ -157,7 +130,7 @@ def read_config(folder: str | pathlib.Path) -> Config:
         )
     values = _json(path)
     name = _family(path, values)
-    family = _FAMILIES[name]
+    family = FAMILIES[name]
     fields = _Fields(path, values, family.defaults)
     _refuse_unknown(fields, name)
 
@@ -165,15 +138,14 @@ def read_config(folder: str | pathlib.Path) -> Config:
     if fields.get("head_dim") is None and hidden % heads:
         raise fields.error(f"hidden_size {hidden} is not a multiple of {heads} attention heads")
     head_dim = fields.integer("head_dim", hidden // heads)
-    if head_dim % 2:
-        raise fields.error(f"the head size {head_dim} is odd; rotary positions need an even one")
     kv_heads = fields.integer("num_key_value_heads", heads)
     if heads % kv_heads:
         raise fields.error(f"{heads} attention heads are not a multiple of {kv_heads} key heads")
     eps = fields.get("rms_norm_eps", _REQUIRED)
     if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
         raise fields.error(f"rms_norm_eps is {eps!r}; it must be a number between 0 and 1")
-    layer_types = _layer_types(fields, name)
+    rotated = _rotated(fields, family)
+    layer_types = _layer_types(fields, family, rotated)
     vocabulary = fields.integer("vocab_size")
     max_positions = fields.integer("max_position_embeddings")
     bias = fields.flag("attention_bias")
@@ -188,24 +160,26 @@ def read_config(folder: str | pathlib.Path) -> Config:
         head_dim=head_dim,
         max_positions=max_positions,
         norm_eps=float(eps),
-        ropes=read_ropes(
-            path,
-            values,
-            layer_types,
-            max_positions=max_positions,
-            default_theta=family.theta,
-            by_type=name == "olmo3",
-        ),
-        windows=_windows(fields, name, layer_types),
+        ropes=_ropes(fields, family, layer_types, rotated, max_positions, head_dim),
+        windows=_windows(fields, family, layer_types),
         tied=fields.flag("tie_word_embeddings"),
         qkv_bias=family.qkv_bias or bias,
         output_bias=bias,
         mlp_bias=fields.flag("mlp_bias"),
         qk_norm=family.qk_norm,
         norm_position=family.norm_position,
-        activation=fields.word("hidden_act", "silu", ACTIVATIONS),
-        attention_scale=head_dim**-0.5,
+        activation=_activation(fields, family),
+        attention_scale=_attention_scale(fields, family, head_dim),
         dtype=_dtype(fields),
+        fused=family.fused,
+        norm_offset=family.norm_offset,
+        embedding_multiplier=(
+            hidden**0.5 if family.root_scaled else fields.number("embedding_multiplier", 1.0)
+        ),
+        residual_multiplier=fields.number("residual_multiplier", 1.0),
+        attention_softcap=_softcap(fields, "attn_logit_softcapping"),
+        logit_softcap=_softcap(fields, "final_logit_softcapping"),
+        logits_divisor=fields.number("logits_scaling", 1.0),
         **_special_tokens(fields, vocabulary),
     )
 
@@ -223,13 +197,18 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
 
 def _family(path: pathlib.Path, values: Mapping[str, Any]) -> str:
     """The family, by the exact names of architecture and model type."""
-    known = {family.architecture: name for name, family in _FAMILIES.items()}
+    known = {family.architecture: name for name, family in FAMILIES.items()}
     model_type, architectures = values.get("model_type"), values.get("architectures")
     named = architectures or [
-        family.architecture for name, family in _FAMILIES.items() if name == model_type
+        family.architecture for name, family in FAMILIES.items() if name == model_type
     ]
     if not isinstance(named, list) or len(named) != 1 or known.get(str(named[0])) is None:
         found = f"architectures {architectures!r}" if architectures else f"type {model_type!r}"
+        if isinstance(values.get("text_config"), dict):
+            raise DataError(
+                f"{path}: the model's {found} has a text model as a part (text_config), which is "
+                "not read; give a checkpoint of a text model alone, such as gemma-3-1b-it"
+            )
         raise DataError(
             f"{path}: the model's {found} is not implemented; known are {', '.join(known)}"
         )
@@ -243,7 +222,7 @@ def _family(path: pathlib.Path, values: Mapping[str, Any]) -> str:
 
 def _refuse_unknown(fields: _Fields, name: str) -> None:
     """A field that is not read, and that might change a forward pass, is an error."""
-    read = {*_COMMON.split(), *_FAMILIES[name].fields}
+    read = {*_COMMON.split(), *FAMILIES[name].fields}
     for field, value in fields.values.items():
         if field in read or not changes_forward(field, value):
             continue
@@ -257,9 +236,23 @@ def _refuse_unknown(fields: _Fields, name: str) -> None:
         )
 
 
-def _layer_types(fields: _Fields, name: str) -> list[str]:
+def _rotated(fields: _Fields, family: Family) -> list[bool]:
+    """For each layer, whether positions turn its queries and keys."""
+    layers = fields.integer("num_hidden_layers")
+    if "no_rope_layers" not in family.fields:
+        return [True] * layers
+    found = fields.get("no_rope_layers")
+    if found is None:
+        every = fields.integer("no_rope_layer_interval")
+        return [(i + 1) % every != 0 for i in range(layers)]
+    if not isinstance(found, list) or len(found) < layers or any(x not in (0, 1) for x in found):
+        raise fields.error(f"no_rope_layers must be a list of {layers} numbers, each 1 or 0")
+    return [x == 1 for x in found[:layers]]
+
+
+def _layer_types(fields: _Fields, family: Family, rotated: list[bool]) -> list[str]:
     """For each layer, whether its attention is full or in a sliding window."""
-    layers, has = fields.integer("num_hidden_layers"), _FAMILIES[name].fields
+    layers, has = len(rotated), family.fields
     types = fields.get("layer_types")
     if types is not None and "layer_types" in has:
         if not isinstance(types, list) or len(types) != layers:
@@ -270,22 +263,87 @@ def _layer_types(fields: _Fields, name: str) -> list[str]:
         return types
     if "sliding_window" not in has:
         return [FULL] * layers
-    if name == "olmo3":
-        return [FULL if (i + 1) % 4 == 0 else SLIDING for i in range(layers)]
-    on, first = fields.get("sliding_window") is not None, 0
+    if "sliding_window_pattern" in {*has, *family.defaults}:
+        every = fields.integer("sliding_window_pattern")
+        return [FULL if (i + 1) % every == 0 else SLIDING for i in range(layers)]
+    on = fields.get("sliding_window") is not None
     if "use_sliding_window" in has:
-        on = on and fields.flag("use_sliding_window")
-        first = fields.integer("max_window_layers", least=0)
-    return [SLIDING if on and i >= first else FULL for i in range(layers)]
+        on = fields.flag("use_sliding_window") and on
+    first = fields.integer("max_window_layers", least=0) if "max_window_layers" in has else 0
+    full = rotated if "no_rope_layers" in has else [False] * layers
+    return [SLIDING if on and i >= first and not full[i] else FULL for i in range(layers)]
 
 
-def _windows(fields: _Fields, name: str, types: list[str]) -> tuple[int | None, ...]:
+def _windows(fields: _Fields, family: Family, types: list[str]) -> tuple[int | None, ...]:
     if SLIDING not in types:
         return (None,) * len(types)
-    if "use_sliding_window" in _FAMILIES[name].fields and not fields.flag("use_sliding_window"):
+    if "use_sliding_window" in family.fields and not fields.flag("use_sliding_window"):
         raise fields.error(f"layer_types has {SLIDING}, but use_sliding_window is false")
     window = fields.integer("sliding_window")
     return tuple(window if found == SLIDING else None for found in types)
+
+
+def _ropes(
+    fields: _Fields,
+    family: Family,
+    types: list[str],
+    rotated: list[bool],
+    max_positions: int,
+    head_dim: int,
+) -> tuple[Rope, ...]:
+    """Each layer's rotary positions, of sizes that fit the head's."""
+    ropes = read_ropes(
+        fields.path,
+        {**family.defaults, **fields.values},
+        types,
+        max_positions=max_positions,
+        default_theta=family.theta,
+        by_type=family.ropes_by_type,
+        local_theta=family.local_theta,
+        partial="partial_rotary_factor" in family.fields,
+    )
+    for rope in set(ropes):
+        size = rotary_size(rope, head_dim)
+        if size % 2 or not size:
+            part = "" if rope.share == 1 else f" (partial_rotary_factor {rope.share} of {head_dim})"
+            raise fields.error(
+                f"the head size {size}{part} is odd or zero; rotary positions need an even one"
+            )
+        for name in ("short_factors", "long_factors"):
+            found = len(getattr(rope, name))
+            if rope.kind == "longrope" and found != size // 2:
+                raise fields.error(
+                    f"{name[:-1]} has {found} numbers; half the rotary size is {size // 2}"
+                )
+    return tuple(
+        rope if turns else Rope(UNROTATED, rope.theta, share=rope.share)
+        for rope, turns in zip(ropes, rotated, strict=True)
+    )
+
+
+def _activation(fields: _Fields, family: Family) -> str:
+    """The activation of the gate; where two fields name it, they must agree."""
+    known = fields.word("hidden_act", "silu", ACTIVATIONS)
+    if "hidden_activation" not in family.fields:
+        return known
+    found = fields.word("hidden_activation", "gelu_pytorch_tanh", ACTIVATIONS)
+    if fields.get("hidden_act", found) != found:
+        raise fields.error(
+            f"hidden_act is {known!r}, and hidden_activation {found!r}; remove the wrong one"
+        )
+    return found
+
+
+def _attention_scale(fields: _Fields, family: Family, head_dim: int) -> float:
+    if "query_pre_attn_scalar" in family.fields:
+        return fields.number("query_pre_attn_scalar") ** -0.5
+    if "attention_multiplier" in family.fields:
+        return fields.number("attention_multiplier")
+    return head_dim**-0.5
+
+
+def _softcap(fields: _Fields, name: str) -> float | None:
+    return None if fields.get(name) is None else fields.number(name)
 
 
 def _dtype(fields: _Fields) -> str:

@@ -82,6 +82,7 @@ _AS_EVERY_FAMILY: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("pretraining_tp", "partial_rotary_factor", "rotary_pct"), (1,)),
     **dict.fromkeys(("rotary_percent", "rope_ratio", "logit_scale", "logits_scaling"), (1,)),
     **dict.fromkeys(("residual_multiplier", "embedding_multiplier", "lm_head_multiplier"), (1,)),
+    **dict.fromkeys(("full_attn_mod", "interpolate_factor"), (1,)),
     **dict.fromkeys(("is_causal", "causal", "use_causal_mask", "use_rope", "use_rotary"), (True,)),
     **dict.fromkeys(("use_rotary_embeddings", "rotary", "rope", "scale_attn_weights"), (True,)),
     **dict.fromkeys(("use_rms_norm", "use_rmsnorm", "rms_norm", "gated_mlp", "use_glu"), (True,)),

@@ -44,18 +44,20 @@ def _along(vector: jax.Array, x: jax.Array) -> jax.Array:
 
 
 class RMSNorm(nnx.Module):
-    """x / rms(x) · w over the last axis, in float32."""
+    """x / rms(x) · (w + offset) over the last axis, in float32."""
 
-    def __init__(self, size: int, eps: float, *, dtype: Any):
-        """Starts at a weight of one."""
-        self.eps = eps
-        self.weight = nnx.Param(jnp.ones((size,), dtype))
+    def __init__(self, config: Config, size: int, *, dtype: Any):
+        """Starts as a multiplication by one."""
+        self.eps, self.offset = config.norm_eps, config.norm_offset
+        self.weight = nnx.Param(jnp.full((size,), 1 - self.offset, dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns an array like x."""
         wide = x.astype(jnp.float32)
         wide = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.eps)
-        return (wide * _along(self.weight[...].astype(jnp.float32), x)).astype(x.dtype)
+        weight = self.weight[...].astype(jnp.float32)
+        weight = weight + self.offset if self.offset else weight
+        return (wide * _along(weight, x)).astype(x.dtype)
 
 
 class Embedding(nnx.Module):
@@ -75,14 +77,18 @@ class Attention(nnx.Module):
         D, d = config.hidden_size, config.head_dim
         wide, narrow = config.num_heads * d, config.num_kv_heads * d
         options: dict[str, Any] = {"rngs": rngs, "dtype": dtype}
-        self.q_proj = Linear(D, wide, config.qkv_bias, **options)
-        self.k_proj = Linear(D, narrow, config.qkv_bias, **options)
-        self.v_proj = Linear(D, narrow, config.qkv_bias, **options)
+        self.ends = (wide, wide + narrow)  # of queries and of keys in what is fused
+        if config.fused:
+            self.qkv_proj = Linear(D, wide + 2 * narrow, config.qkv_bias, **options)
+        else:
+            self.q_proj = Linear(D, wide, config.qkv_bias, **options)
+            self.k_proj = Linear(D, narrow, config.qkv_bias, **options)
+            self.v_proj = Linear(D, narrow, config.qkv_bias, **options)
         self.o_proj = Linear(wide, D, config.output_bias, **options)
         if config.qk_norm != "none":
             full = config.qk_norm == "full"
-            self.q_norm = RMSNorm(wide if full else d, config.norm_eps, dtype=dtype)
-            self.k_norm = RMSNorm(narrow if full else d, config.norm_eps, dtype=dtype)
+            self.q_norm = RMSNorm(config, wide if full else d, dtype=dtype)
+            self.k_norm = RMSNorm(config, narrow if full else d, dtype=dtype)
 
     def __call__(
         self,
@@ -102,7 +108,10 @@ class Attention(nnx.Module):
         config = self.config
         B, S, _ = x.shape
         d, groups = config.head_dim, config.num_heads // config.num_kv_heads
-        queries, keys, values = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        if config.fused:
+            queries, keys, values = jnp.split(self.qkv_proj(x), self.ends, -1)
+        else:
+            queries, keys, values = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if config.qk_norm == "full":
             queries, keys = self.q_norm(queries), self.k_norm(keys)
         queries = queries.reshape(B, S, config.num_heads, d)
@@ -115,9 +124,9 @@ class Attention(nnx.Module):
         keys, values = jnp.transpose(keys, (0, 2, 3, 1)), jnp.transpose(values, (0, 2, 3, 1))
         keys, values = keep(keys, values)
         queries = queries.reshape(B, S, config.num_kv_heads, groups, d)
-        scale = config.attention_scale
         out = attend_step if S == 1 else attend
-        mixed = out(queries, keys, values, mask, scale)
+        scale, softcap = config.attention_scale, config.attention_softcap
+        mixed = out(queries, keys, values, mask, scale, softcap)
         return self.o_proj(mixed.reshape(B, S, config.num_heads * d).astype(x.dtype))
 
 
@@ -125,38 +134,60 @@ class MLP(nnx.Module):
     """Gated feed-forward: down(act(gate(x)) · up(x))."""
 
     def __init__(self, config: Config, *, rngs: nnx.Rngs, dtype: Any):
-        """Makes the three projections."""
+        """Makes the three projections, or two where the first two are one matrix."""
         D, F, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.activation = config.activation
-        self.gate_proj = Linear(D, F, bias, rngs=rngs, dtype=dtype)
-        self.up_proj = Linear(D, F, bias, rngs=rngs, dtype=dtype)
-        self.down_proj = Linear(F, D, bias, rngs=rngs, dtype=dtype)
+        options: dict[str, Any] = {"rngs": rngs, "dtype": dtype}
+        self.activation, self.fused = config.activation, config.fused
+        if self.fused:
+            self.gate_up_proj = Linear(D, 2 * F, bias, **options)
+        else:
+            self.gate_proj = Linear(D, F, bias, **options)
+            self.up_proj = Linear(D, F, bias, **options)
+        self.down_proj = Linear(F, D, bias, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns [B, S, D]."""
-        gate = ACTIVATIONS[self.activation](self.gate_proj(x))
-        return self.down_proj(gate * self.up_proj(x))
+        if self.fused:
+            gate, up = jnp.split(self.gate_up_proj(x), 2, -1)
+        else:
+            gate, up = self.gate_proj(x), self.up_proj(x)
+        return self.down_proj(ACTIVATIONS[self.activation](gate) * up)
+
+
+# By `Config.norm_position`, the names of the norms before and after the attention, and before and
+# after the feed-forward.
+_NORMS = {
+    "pre": ("input_layernorm", None, "post_attention_layernorm", None),
+    "post": (None, "post_attention_layernorm", None, "post_feedforward_layernorm"),
+    "both": (
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    ),
+}
 
 
 class Layer(nnx.Module):
-    """Attention and feed-forward with their norms, before them or on what they return."""
+    """Attention and feed-forward with their norms: before them, on what they return, or both."""
 
     def __init__(self, config: Config, *, rngs: nnx.Rngs, dtype: Any):
         """Makes the blocks, and the norms under the names of the family."""
-        self.pre = config.norm_position == "pre"
+        self.norms, self.multiplier = _NORMS[config.norm_position], config.residual_multiplier
         self.self_attn = Attention(config, rngs=rngs, dtype=dtype)
         self.mlp = MLP(config, rngs=rngs, dtype=dtype)
-        size, eps = config.hidden_size, config.norm_eps
-        if self.pre:
-            self.input_layernorm = RMSNorm(size, eps, dtype=dtype)
-        self.post_attention_layernorm = RMSNorm(size, eps, dtype=dtype)
-        if not self.pre:
-            self.post_feedforward_layernorm = RMSNorm(size, eps, dtype=dtype)
+        for name in filter(None, self.norms):
+            setattr(self, name, RMSNorm(config, config.hidden_size, dtype=dtype))
 
     def __call__(self, x: jax.Array, table: Any, mask: jax.Array, keep: Any) -> jax.Array:
         """Returns [B, S, D]; takes what the attention takes."""
-        if self.pre:
-            x = x + self.self_attn(self.input_layernorm(x), table, mask, keep)
-            return x + self.mlp(self.post_attention_layernorm(x))
-        x = x + self.post_attention_layernorm(self.self_attn(x, table, mask, keep))
-        return x + self.post_feedforward_layernorm(self.mlp(x))
+        x = self._added(x, lambda x: self.self_attn(x, table, mask, keep), *self.norms[:2])
+        return self._added(x, self.mlp, *self.norms[2:])
+
+    def _added(self, x: jax.Array, block: Any, before: str | None, after: str | None) -> jax.Array:
+        """x plus what a block makes of it, between the norms of these names."""
+        out = block(x if before is None else getattr(self, before)(x))
+        out = out if after is None else getattr(self, after)(out)
+        if self.multiplier != 1:
+            out = (out.astype(jnp.float32) * self.multiplier).astype(out.dtype)
+        return x + out

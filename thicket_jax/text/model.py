@@ -17,11 +17,11 @@ import numpy as np
 from flax import nnx
 
 from thicket_jax.experts.stacks import Stack
-from thicket_jax.text.attention import seen
+from thicket_jax.text.attention import capped, seen
 from thicket_jax.text.cache import Cache, empty_cache
 from thicket_jax.text.config import Config
 from thicket_jax.text.layers import Embedding, Layer, Linear, RMSNorm
-from thicket_jax.text.rope import rotary_table
+from thicket_jax.text.rope import Rope, rotary_table
 
 
 def random_params(config: Config, rngs: nnx.Rngs, dtype: Any = jnp.float32) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def random_params(config: Config, rngs: nnx.Rngs, dtype: Any = jnp.float32) -> d
 
     embedding = pure(Embedding(config.vocab_size, config.hidden_size, **options))
     layers = [pure(Layer(config, **options)) for _ in range(config.num_layers)]
-    norm = pure(RMSNorm(config.hidden_size, config.norm_eps, dtype=dtype))
+    norm = pure(RMSNorm(config, config.hidden_size, dtype=dtype))
     params = {"model": {"embed_tokens": embedding, "layers": Stack.of(layers), "norm": norm}}
     if not config.tied:
         head = Linear(config.hidden_size, config.vocab_size, False, **options)
@@ -70,6 +70,8 @@ def forward(
     """
     model = params["model"]
     x = model["embed_tokens"]["weight"][tokens]
+    if config.embedding_multiplier != 1:
+        x = x * jnp.asarray(config.embedding_multiplier, x.dtype)
     if cache is None:
         cache = empty_cache(config, tokens.shape[0], tokens.shape[1], x.dtype, unroll)
     run = _unrolled if isinstance(cache["keys"], tuple) else _scanned
@@ -79,8 +81,12 @@ def forward(
     x = nnx.merge(_norm_graph(config), model["norm"])(x)
     head = model["embed_tokens"] if config.tied else params["lm_head"]
     logits = jnp.einsum("bsi,oi->bso", x, head["weight"], preferred_element_type=jnp.float32)
+    logits = logits.astype(jnp.float32)
+    if config.logits_divisor != 1:
+        logits = logits / config.logits_divisor
+    logits = capped(logits, config.logit_softcap)
     end = jnp.asarray(cache["end"] + tokens.shape[1], jnp.int32)
-    return logits.astype(jnp.float32), {"end": end, "keys": keys, "values": values}
+    return logits, {"end": end, "keys": keys, "values": values}
 
 
 def _unrolled(
@@ -88,7 +94,7 @@ def _unrolled(
 ) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
     """Runs layer after layer; a cache is an array for each."""
     end, T = cache["end"], mask.shape[-1]
-    tables = {rope: rotary_table(rope, config.head_dim, positions) for rope in set(config.ropes)}
+    tables = _rotary_tables(config, positions, cache)
     kept = {name: list(cache[name]) for name in ("keys", "values")}
     for i, (rope, window) in enumerate(zip(config.ropes, config.windows, strict=True)):
 
@@ -108,9 +114,8 @@ def _scanned(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Runs the layers as a scan; the caches of all are carried, and written in place."""
     end, T = jnp.asarray(cache["end"], jnp.int32), mask.shape[-1]
-    ropes = list(dict.fromkeys(config.ropes))
-    each = [rotary_table(rope, config.head_dim, positions) for rope in ropes]
-    tables = jax.tree.map(lambda *parts: jnp.stack(parts), *each)
+    each = _rotary_tables(config, positions, cache)
+    ropes, tables = list(each), jax.tree.map(lambda *parts: jnp.stack(parts), *each.values())
     windowed = any(window is not None for window in config.windows)
     far = np.iinfo(np.int32).max
     rows = {
@@ -141,6 +146,13 @@ def _scanned(
     return x, keys, values
 
 
+def _rotary_tables(config: Config, positions: jax.Array, cache: Cache) -> dict[Rope, Any]:
+    """The cosines and sines of each of the model's ropes, for texts as long as the cache."""
+    slots = max(leaf.shape[-1] for leaf in jax.tree.leaves(cache["keys"]))
+    ropes = dict.fromkeys(config.ropes)
+    return {rope: rotary_table(rope, config.head_dim, positions, slots) for rope in ropes}
+
+
 @functools.cache
 def _layer_graph(config: Config) -> nnx.GraphDef:
     return nnx.split(nnx.eval_shape(lambda: Layer(config, rngs=nnx.Rngs(0), dtype=jnp.float32)))[0]
@@ -148,8 +160,8 @@ def _layer_graph(config: Config) -> nnx.GraphDef:
 
 @functools.cache
 def _norm_graph(config: Config) -> nnx.GraphDef:
-    size, eps = config.hidden_size, config.norm_eps
-    return nnx.split(nnx.eval_shape(lambda: RMSNorm(size, eps, dtype=jnp.float32)))[0]
+    norm = nnx.eval_shape(lambda: RMSNorm(config, config.hidden_size, dtype=jnp.float32))
+    return nnx.split(norm)[0]
 
 
 def abstract(config: Config, dtype: Any) -> dict[str, Any]:

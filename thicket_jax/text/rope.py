@@ -1,7 +1,8 @@
 """Rotary positions: the record of how, and the cosines and sines.
 
 Rotary embedding: Su et al. 2021, "RoFormer". Scalings: linear (position interpolation, Chen et
-al. 2023), yarn (Peng et al. 2023, sections 3.2 to 3.4), llama3 (Llama 3.1).
+al. 2023), yarn (Peng et al. 2023, sections 3.2 to 3.4), llama3 (Llama 3.1), longrope (Ding et al.
+2024, as Phi-3 has it).
 """
 
 import dataclasses
@@ -11,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-KINDS = ("default", "linear", "llama3", "yarn")
+KINDS = ("default", "linear", "llama3", "yarn", "longrope")
+UNROTATED = "none"
+"""The kind of a layer that turns nothing (NoPE)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +22,11 @@ class Rope:
     """How positions turn queries and keys, every default resolved.
 
     The fields after `factor` belong to llama3 (`original_max_positions`, `low_freq_factor`,
-    `high_freq_factor`) and yarn (the others, and `original_max_positions`).
+    `high_freq_factor`), yarn (the others, and `original_max_positions`) and longrope
+    (`original_max_positions`, `attention_factor` and the last two).
     """
 
-    kind: str  # one of KINDS
+    kind: str  # one of KINDS, or UNROTATED
     theta: float  # base of the wavelengths
     factor: float = 1.0  # by how much the scaled wavelengths are stretched
     original_max_positions: int = 0  # positions of the pretraining
@@ -32,17 +36,33 @@ class Rope:
     beta_slow: float = 1.0  # turns below which all of the factor is applied
     truncate: bool = True  # whether the two bounds are rounded to whole dimensions
     attention_factor: float = 1.0  # cosines and sines are multiplied by it
+    share: float = 1.0  # of a head that is turned, its first part
+    short_factors: tuple[float, ...] = ()  # stretch of each wavelength in texts that are no longer
+    long_factors: tuple[float, ...] = ()  # than the original positions, and in those that are
 
 
-def inverse_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
-    """Returns radians per position, float32 [head_dim / 2], the fastest first.
+def rotary_size(rope: Rope, head_dim: int) -> int:
+    """Returns how many of a head's numbers are turned."""
+    return int(head_dim * rope.share)
 
-    Computed on the host in the order of transformers' own float32 arithmetic.
+
+def inverse_frequencies(rope: Rope, head_dim: int, slots: int = 0) -> np.ndarray:
+    """Returns radians per position, float32 [rotary size / 2], the fastest first.
+
+    Computed on the host in the order of transformers' own float32 arithmetic; `slots` as in
+    `rotary_table`.
     """
+    head_dim = rotary_size(rope, head_dim)
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     periods = np.power(np.float64(rope.theta), exponents.astype(np.float64)).astype(np.float32)
     plain = np.float32(1) / periods
     factor = np.float32(rope.factor)
+    if rope.kind == UNROTATED:
+        return np.zeros_like(plain)
+    if rope.kind == "longrope":
+        long = slots > rope.original_max_positions
+        stretch = np.asarray(rope.long_factors if long else rope.short_factors, np.float32)
+        return np.float32(1) / (stretch * periods)
     if rope.kind == "linear":
         return plain / factor
     if rope.kind == "llama3":
@@ -83,25 +103,31 @@ def _ramp(rope: Rope, head_dim: int) -> np.ndarray:
     return np.clip(steps / np.float32(end - start), 0, 1)
 
 
-def rotary_table(rope: Rope, head_dim: int, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+def rotary_table(
+    rope: Rope, head_dim: int, positions: jax.Array, slots: int = 0
+) -> tuple[jax.Array, jax.Array]:
     """Returns the cosines and sines that turn queries and keys.
 
-    With cos and sin, a head x is turned into x * cos + [-x₂, x₁] * sin, x₁ and x₂ its halves.
+    With cos and sin, a head x is turned into x * cos + [-x₂, x₁] * sin, x₁ and x₂ its halves (of
+    its first part, where the rope's share is below 1).
 
     Args:
       rope: static.
-      head_dim: even.
+      head_dim: the rotary size is even.
       positions: int [...], 0 for a sequence's first token.
+      slots: tokens that there is room for. Longrope has one set of wavelengths for short texts and
+        one for long ones. Keys that are cached are not turned again when a text grows, so that the
+        room decides, and not the length so far.
 
     Returns:
-      (cos, sin), each float32 [..., head_dim], its second half equal to its first; multiplied by
-      yarn's attention factor.
+      (cos, sin), each float32 [..., rotary size], its second half equal to its first; multiplied by
+      the attention factor.
 
     >>> cos, sin = rotary_table(Rope("default", 10000.0), 4, jnp.arange(3))
     >>> cos.shape, round(float(sin[1, 2]), 4), round(float(sin[1, 3]), 4)
     ((3, 4), 0.8415, 0.01)
     """
-    frequencies = inverse_frequencies(rope, head_dim).reshape((1,) * positions.ndim + (-1,))
+    frequencies = inverse_frequencies(rope, head_dim, slots).reshape((1,) * positions.ndim + (-1,))
     angles = positions.astype(jnp.float32)[..., None] * frequencies
     angles = jnp.concatenate([angles, angles], axis=-1)
     scale = jnp.float32(rope.attention_factor)
