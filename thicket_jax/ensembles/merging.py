@@ -127,7 +127,7 @@ def _merge_leaf(
     hashes: jax.Array,
     scales: jax.Array,
     letters: str,
-    stacked: bool,
+    stacked: int,
     dtype: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`_merge_row` of a leaf, or of the slices of a stack one after another."""
@@ -138,5 +138,6 @@ def _merge_leaf(
 
     if not stacked:
         return row((leaf, hashes, scales))
-    merged, moved, meant = jax.lax.map(row, (leaf, hashes, scales))
-    return merged, moved.sum(), meant.sum()
+    rows = leaf.reshape(len(hashes), *leaf.shape[stacked:])
+    merged, moved, meant = jax.lax.map(row, (rows, hashes, scales))
+    return merged.reshape(leaf.shape), moved.sum(), meant.sum()

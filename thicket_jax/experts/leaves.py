@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 
 from thicket_jax.errors import ParameterError
 from thicket_jax.experts.noise import Noise
-from thicket_jax.experts.stacks import Slices, stack_axis
+from thicket_jax.experts.stacks import stack_axes
 from thicket_jax.experts.states import State, leaf_states
 
 PARTITION = (
@@ -34,7 +35,7 @@ class Plan:
       paths: the path of every leaf, in flattening order, parts joined by dots; of a stack, with `*`
         for the number of the slice.
       rows: the paths of every leaf's rows.
-      stacked: whether each leaf is a stack.
+      stacked: how many axes of slices each leaf has, 0 where it is no stack.
       moving: whether each row of each leaf is perturbed.
       hashes: the 32-bit number that is folded into each row's noise key.
       letters: of each leaf that is perturbed, what `Noise.letters` says of the axes of a row; empty
@@ -45,7 +46,7 @@ class Plan:
 
     paths: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    stacked: tuple[bool, ...]
+    stacked: tuple[int, ...]
     moving: tuple[tuple[bool, ...], ...]
     hashes: tuple[tuple[int, ...], ...]
     letters: tuple[str, ...]
@@ -80,14 +81,17 @@ def leaf_paths(params: Any) -> list[tuple[str, Any]]:
     return [(_text(entries), leaf) for entries, leaf in _entries(params)]
 
 
-def leaf_names(params: Any) -> list[tuple[str, tuple[str, ...], bool]]:
-    """Returns (path, paths of its rows, whether it is a stack) of every leaf; see `Plan`."""
+def leaf_names(params: Any) -> list[tuple[str, tuple[str, ...], int]]:
+    """Returns (path, paths of its rows, how many axes of slices it has) of every leaf; see `Plan`.
+
+    A row's number counts the slices of the innermost stack fastest.
+    """
     found = []
     for entries, leaf in _entries(params):
-        path = _text(entries)
-        stacked = stack_axis(entries, path) is not None
-        rows = (_row_path(entries, n) for n in range(_length(leaf, path) if stacked else 0))
-        found.append((path, tuple(rows) if stacked else (path,), stacked))
+        at = stack_axes(entries)
+        numbers = itertools.product(*map(range, _lengths(leaf, entries, at)))
+        rows = tuple(_text(_numbered(entries, at, index)) for index in numbers)
+        found.append((_text(entries), rows, len(at)))
     return found
 
 
@@ -97,23 +101,38 @@ def leaf_rows(params: Any) -> Iterator[tuple[str, Any]]:
     The order is that of the same tree with its layers as a list: all leaves of a layer, then those
     of the next. Memory: a slice is made when it is asked for; of shapes, it is a shape.
     """
-    waiting: list[tuple[tuple, Any]] = []
+    yield from _rows([(entries, leaf, ()) for entries, leaf in _entries(params)])
+
+
+_Part = tuple[tuple, Any, tuple[int, ...]]
+"""A leaf's path, the leaf, and the numbers of the slices that were chosen so far."""
+
+
+def _rows(parts: Sequence[_Part]) -> Iterator[tuple[str, Any]]:
+    waiting: list[tuple[int, _Part]] = []
 
     def layers() -> Iterator[tuple[str, Any]]:
-        for n in range(max((_length(leaf, _text(path)) for path, leaf in waiting), default=0)):
-            for entries, leaf in waiting:
-                if n < leaf.shape[0]:
-                    yield _row_path(entries, n), _slice(leaf, n)
+        lengths = [
+            _lengths(leaf, path, (at,), len(index))[0] for at, (path, leaf, index) in waiting
+        ]
+        for n in range(max(lengths, default=0)):
+            yield from _rows(
+                [
+                    (_numbered(path, (at,), (n,)), leaf, (*index, n))
+                    for length, (at, (path, leaf, index)) in zip(lengths, waiting, strict=True)
+                    if n < length
+                ]
+            )
         waiting.clear()
 
-    for entries, leaf in _entries(params):
-        at = stack_axis(entries, _text(entries))
-        if waiting and (at is None or waiting[0][0][: at + 1] != entries[: at + 1]):
+    for entries, leaf, index in parts:
+        at = next(iter(stack_axes(entries)), None)
+        if waiting and (at is None or waiting[0][1][0][: at + 1] != entries[: at + 1]):
             yield from layers()
         if at is None:
-            yield _text(entries), leaf
+            yield _text(entries), _slice(leaf, index)
         else:
-            waiting.append((entries, leaf))
+            waiting.append((at, (entries, leaf, index)))
     yield from layers()
 
 
@@ -130,21 +149,30 @@ def _text(entries: Sequence[Any]) -> str:
     return jax.tree_util.keystr(tuple(entries), simple=True, separator=".")
 
 
-def _row_path(entries: Sequence[Any], n: int) -> str:
-    number = jax.tree_util.SequenceKey(n)
-    return _text([number if isinstance(entry, Slices) else entry for entry in entries])
+def _numbered(entries: Sequence[Any], at: Sequence[int], index: Sequence[int]) -> tuple:
+    """A path with numbers in the place of the slices at `at`."""
+    found = list(entries)
+    for i, n in zip(at, index, strict=True):
+        found[i] = jax.tree_util.SequenceKey(n)
+    return tuple(found)
 
 
-def _length(leaf: Any, path: str) -> int:
-    if not np.ndim(leaf):
-        raise ParameterError(f"params leaf {path!r} lies in a Stack, but has no axis of slices")
-    return int(np.shape(leaf)[0])
+def _lengths(leaf: Any, entries: Sequence[Any], at: Sequence[int], begin: int = 0) -> list[int]:
+    """How many slices a leaf has along its axes of slices, from axis `begin` on."""
+    shape = np.shape(leaf)[begin : begin + len(at)]
+    if len(shape) < len(at):
+        raise ParameterError(
+            f"params leaf {_text(entries)!r} lies in a Stack, but has no axis of slices"
+        )
+    return [int(n) for n in shape]
 
 
-def _slice(leaf: Any, n: int) -> Any:
+def _slice(leaf: Any, index: tuple[int, ...]) -> Any:
+    if not index:
+        return leaf
     if isinstance(leaf, jax.ShapeDtypeStruct):
-        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
-    return leaf[n]
+        return jax.ShapeDtypeStruct(leaf.shape[len(index) :], leaf.dtype)
+    return leaf[index]
 
 
 @functools.lru_cache(maxsize=64)
@@ -205,7 +233,7 @@ class _Described:
 
     path: str
     rows: tuple[str, ...]
-    stacked: bool
+    stacked: int
     shape: tuple[int, ...]
     dtype: Any
     state: State | None

@@ -103,7 +103,11 @@ class Moves:
         """Returns leaf i with the keys and scales of its rows, each with an axis of rows."""
         leaf, begin = self.leaves[i], self.plan.starts[i]
         scales = self.scales[begin : begin + len(self.plan.rows[i])]
-        return (leaf if self.plan.stacked[i] else leaf[None]), self.keys[i], scales
+        return leaf.reshape(len(scales), *self.shape(i)), self.keys[i], scales
+
+    def shape(self, i: int) -> tuple[int, ...]:
+        """Returns the shape of a row of leaf i."""
+        return self.leaves[i].shape[self.plan.stacked[i] :]
 
     def leaf(self, i: int) -> jax.Array:
         """Returns leaf i moved: θ + (sign·σ·scale)·ε, in float32, rounded once if at all."""
@@ -137,12 +141,14 @@ class Moves:
         return out
 
     def _kept(self, i: int, moved: jax.Array) -> jax.Array:
-        """Returns a stack's rows moved, but for those that `where` leaves out."""
-        moving = self.plan.moving[i]
+        """Returns a stack of rows moved, but for those that `where` leaves out."""
+        leaf, moving = self.leaves[i], self.plan.moving[i]
+        moved = moved.reshape(leaf.shape)
         if all(moving):
             return moved
-        use = np.asarray(moving).reshape(-1, *(1,) * (moved.ndim - 1))
-        return jnp.where(use, moved, self.leaves[i].astype(moved.dtype))
+        depth = self.plan.stacked[i]
+        use = np.asarray(moving).reshape(leaf.shape[:depth] + (1,) * (leaf.ndim - depth))
+        return jnp.where(use, moved, leaf.astype(moved.dtype))
 
     def _move(self, letters: str, row: tuple) -> jax.Array:
         leaf, key, scale = row
@@ -160,7 +166,7 @@ class Moves:
         groups: dict[Any, list[int]] = {}
         for i in indices:
             leaf, letters = self.leaves[i], self.plan.letters[i]
-            shape = leaf.shape[1:] if self.plan.stacked[i] else leaf.shape
+            shape = self.shape(i)
             alone = i if math.prod(shape) > _GROUPED_LEAF else None
             groups.setdefault((letters, shape, leaf.dtype, alone), []).append(i)
         return [(letters, members) for (letters, *_), members in groups.items()]

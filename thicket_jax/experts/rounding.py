@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import functools
 import logging
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from thicket_jax.experts.leaves import Plan
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.perturbation import apply_noise, is_narrow, moved_dtype
 from thicket_jax.experts.population import Population
+from thicket_jax.experts.stacks import row_of
 
 _LOG = logging.getLogger("thicket_jax")
 _SAMPLE = 2**16  # weights of a leaf that are looked at, at most
@@ -98,7 +100,7 @@ def _look(
         for n, use in enumerate(moving)
         if use and np.size(leaves[i])
     ]
-    samples = {(i, n): _sample(leaves[i], n if plan.stacked[i] else None) for i, n in chosen}
+    samples = {(i, n): _sample(leaves[i], n, plan.stacked[i]) for i, n in chosen}
     notes, moves = [], False
     _MEASURED.clear()
     tried = sigmas if len(sigmas) <= _MOST_SIGMAS else sigmas[[0, -1]]
@@ -177,15 +179,15 @@ def _epsilon(noise: Noise, matrix: bool) -> np.ndarray:
     return np.asarray(noise.epsilon.sample(rng, _SAMPLE, matrix), np.float32)
 
 
-def _sample(leaf: Any, n: int | None) -> np.ndarray:
+def _sample(leaf: Any, n: int, depth: int) -> np.ndarray:
     """Returns at most 65,536 weights, evenly over the leaf; of a sharded one, of its first part.
 
-    Of a stack, those of slice n.
+    Of a stack, with `depth` axes of slices, those of row n.
     """
     if isinstance(leaf, jax.Array):
         leaf = leaf.addressable_shards[0].data
-    if n is not None:
-        leaf = leaf[min(n, len(leaf) - 1)]
+    if depth:
+        leaf = row_of(leaf, min(n, math.prod(leaf.shape[:depth]) - 1), depth)
     if isinstance(leaf, jax.Array):
         every = -(-leaf.size // _SAMPLE)
         if every > 1 and next(iter(leaf.devices())).platform != "cpu":

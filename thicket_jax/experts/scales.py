@@ -18,6 +18,7 @@ import numpy as np
 from thicket_jax.errors import ArgumentError
 from thicket_jax.experts.leaves import Plan
 from thicket_jax.experts.noise import Noise
+from thicket_jax.experts.stacks import row_of
 
 
 def factor(noise: Noise, path: str, shape: tuple[int, ...]) -> float:
@@ -60,7 +61,9 @@ def leaf_scales(params: Any, plan: Plan) -> np.ndarray:
     if plan.noise.oriented:
         return np.asarray(_modular(plan, tuple(np.shape(leaf) for leaf in leaves)), np.float32)
     factors = [
-        _root_mean_square(leaf[n] if stacked else leaf) if use and np.size(leaf) else 1.0
+        _root_mean_square(row_of(leaf, n, stacked) if stacked else leaf)
+        if use and np.size(leaf)
+        else 1.0
         for leaf, stacked, moving in zip(leaves, plan.stacked, plan.moving, strict=True)
         for n, use in enumerate(moving)
     ]

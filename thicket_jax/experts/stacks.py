@@ -11,8 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-from thicket_jax.errors import ParameterError
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +30,8 @@ class Stack:
     Experts, scores, exports and fingerprints are those of the same tree with its layers as a list:
     slice i of the leaf `mlp.kernel` of a stack at `layers` is the leaf `layers.i.mlp.kernel`. A
     function that scans over the stack has one layer of code, and streamed or low-rank noise of one
-    layer at a time.
+    layer at a time. Stacks nest: a leaf [L, E, ...] below two of them is L·E leaves, such as those
+    of E experts in each of L layers.
 
     Attributes:
       tree: the stacked tree, such as the parameters of `flax.linen.scan` or `nnx.scan` with the
@@ -67,15 +67,11 @@ class Stack:
         return cls(jax.tree.map(lambda *slices: jnp.stack(slices), *layers))
 
 
-def stack_axis(entries: Sequence[Any], path: str) -> int | None:
-    """Returns where a leaf's path names its slices; None for a leaf that is none.
+def stack_axes(entries: Sequence[Any]) -> tuple[int, ...]:
+    """Returns where a leaf's path names its slices: once for each stack around it."""
+    return tuple(i for i, entry in enumerate(entries) if isinstance(entry, Slices))
 
-    Raises:
-      ParameterError: a stack inside a stack.
-    """
-    places = [i for i, entry in enumerate(entries) if isinstance(entry, Slices)]
-    if len(places) > 1:
-        raise ParameterError(
-            f"params leaf {path!r} lies in a Stack inside a Stack; reshape it to one axis of slices"
-        )
-    return places[0] if places else None
+
+def row_of(leaf: Any, n: int, depth: int) -> Any:
+    """Returns row n of an array with `depth` axes of slices, the last of them the fastest."""
+    return leaf[tuple(int(k) for k in np.unravel_index(n, leaf.shape[:depth]))]

@@ -1,5 +1,6 @@
 """A leaf that is perturbed where it is used, and dropped after: streaming."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,8 @@ _VIEWS = {
 
 
 Row = tuple[jax.Array, ...]
-"""A slice of a leaf that is a stack, its key, its scale, and whether it moves."""
+"""A slice of a leaf that is a stack, its key, its scale, and whether it moves; of a slice that is a
+stack in turn, an array of each."""
 
 
 class Deferred(Special):
@@ -41,6 +43,7 @@ class Deferred(Special):
     ) -> None:
         """Holds what moves leaf `index`, or a row of it, and the views of it that were taken."""
         self.ready, self.index, self.row, self.views = ready, index, row, views
+        self.depth = ready.plan.stacked[index] if row is None else row[1].ndim
         self.base = self._viewed(ready.leaves[index] if row is None else row[0])
 
     def _viewed(self, array: jax.Array) -> jax.Array:
@@ -53,20 +56,29 @@ class Deferred(Special):
         del why
         if self.row is None:
             return self._viewed(self.ready.leaf(self.index))
-        *row, moves = self.row
-        return self._viewed(jnp.where(moves, self.ready.row(self.index, *row), row[0]))
+
+        def built(row: Row) -> jax.Array:
+            *row, moves = row
+            return jnp.where(moves, self.ready.row(self.index, *row), row[0])
+
+        for _ in range(self.depth):
+            built = functools.partial(jax.lax.map, built)
+        return self._viewed(built(self.row))
 
     def unstack(self) -> tuple[Any, Callable[[Any], Any]]:
         """Returns the slices of a `Stack`; another leaf whole, as its noise is drawn at once."""
         if not self._whole_stack:
             return self.build("scan"), lambda array: array
+        if self.row is not None:
+            return self.row, self._slice
+        leaf, slices = self.ready.leaves[self.index], self.base.shape[: self.depth]
+        _, keys, scales = self.ready.rows(self.index)
         moving = np.asarray(self.ready.plan.moving[self.index])
-        return (*self.ready.rows(self.index), moving), self._slice
+        return (leaf, *(x.reshape(slices) for x in (keys, scales, moving))), self._slice
 
     @property
     def _whole_stack(self) -> bool:
-        stacked = self.ready.plan.stacked[self.index]
-        return stacked and self.row is None and not self.views
+        return self.depth > 0 and not self.views
 
     def _slice(self, row: Row) -> "Deferred":
         return Deferred(self.ready, self.index, row)

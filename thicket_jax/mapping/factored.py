@@ -120,7 +120,7 @@ class FactoredStack(Special):
     """
 
     def __init__(self, parts: Parts, warning: BuildWarning, whole: Callable[[], jax.Array]) -> None:
-        """Holds the parts, whose step is [L], and what builds the whole stack."""
+        """Holds the parts, whose step is [L] or more, and what builds the whole stack."""
         self.parts, self.warning, self.whole = parts, warning, whole
         self.base, self.hoisted = parts.base, parts.rounded
         self.held: jax.Array | None = None
@@ -163,4 +163,4 @@ class FactoredStack(Special):
         parts = dataclasses.replace(
             self.parts, base=base, left=left, right=right, step=step, kinds=self.parts.kinds[1:]
         )
-        return Factored(parts, self.warning)
+        return Factored(parts.folded() if step.ndim else parts, self.warning)

@@ -24,7 +24,7 @@ class Parts:
       base: W, [s1, ..., sn].
       left: float32 [rank, ...], of size 1 along axes of kind `c` and `1`.
       right: float32 [rank, ...], of size 1 along axes of kind `r` and `1`.
-      step: float32 [], or [L] of a stack of L slices that have steps of their own.
+      step: float32 [], or [L] (or [L, E]) of a stack of slices that have steps of their own.
       kinds: a letter for each axis: `r`ow, `c`olumn, `b` both (a stack), `1` neither (broadcast).
       rounded: whether the step is rounded where W is converted to 16 bits.
     """
@@ -77,8 +77,9 @@ class Parts:
 
     def folded(self) -> "Parts":
         """Returns the same with the step in the left factor, and a step of 1 beside it."""
+        rest = self.left.ndim - 1 - self.step.ndim
         steps = (
-            self.step.reshape(1, -1, *(1,) * (self.left.ndim - 2)) if self.step.ndim else self.step
+            self.step.reshape(1, *self.step.shape, *(1,) * rest) if self.step.ndim else self.step
         )
         return dataclasses.replace(self, left=self.left * steps, step=jnp.ones((), jnp.float32))
 

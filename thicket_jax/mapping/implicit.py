@@ -141,7 +141,7 @@ def _factored(
     """Draws the factors; those of rows of one shape in one loop."""
     plan, groups = ready.plan, dict[Any, list[int]]()
     for i, letters in kinds.items():
-        groups.setdefault((ready.leaves[i].shape[plan.stacked[i] :], letters), []).append(i)
+        groups.setdefault((ready.shape(i), letters), []).append(i)
     found: dict[int, Factored | FactoredStack] = {}
     for (shape, letters), members in groups.items():
         keys = jnp.concatenate([ready.keys[i] for i in members])
@@ -149,16 +149,18 @@ def _factored(
         begin, rounded = 0, ready.noise.rounded
         for i in members:
             end = begin + len(plan.rows[i])
-            leaf, _, scales = ready.rows(i)
+            leaf, depth = ready.leaves[i], plan.stacked[i]
             left, right = (x[begin:end] for x in factors)
-            begin, step = end, ready.sigma * scales
+            begin, step = end, ready.sigma * ready.rows(i)[2]
             warning = BuildWarning(plan.paths[i], named, plan)
-            if not plan.stacked[i]:
-                parts = Parts(leaf[0], left[0], right[0], step[0], letters, rounded)
+            if not depth:
+                parts = Parts(leaf, left[0], right[0], step[0], letters, rounded)
                 found[i] = Factored(parts, warning)
                 continue
-            step = step * np.asarray(plan.moving[i], np.float32)
+            slices = leaf.shape[:depth]
+            step = (step * np.asarray(plan.moving[i], np.float32)).reshape(slices)
             left, right = (jnp.moveaxis(x, 0, 1) for x in (left, right))
-            parts = Parts(leaf, left, right, step, "b" + letters, rounded)
+            left, right = (x.reshape(len(x), *slices, *x.shape[2:]) for x in (left, right))
+            parts = Parts(leaf, left, right, step, "b" * depth + letters, rounded)
             found[i] = FactoredStack(parts, warning, functools.partial(ready.leaf, i))
     return dict(sorted(found.items()))

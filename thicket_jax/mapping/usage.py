@@ -49,23 +49,24 @@ def matrix_axes(
     for name, tree in (("params", params), ("rest", rest)):
         check_arrays(name, tree, values=False)
     used: dict[str, str] = {}
-    stacked = {path: rows for path, rows, stack in leaf_names(params) if stack}
+    stacked = {path: (rows, depth) for path, rows, depth in leaf_names(params)}
 
     def look(params: Any, *rest: Any) -> Any:
         leaves = []
         for path, leaf in leaf_paths(params):
             array = jnp.asarray(leaf)
-            matrix = array.ndim > 1 + (path in stacked)
+            matrix = array.ndim > 1 + stacked[path][1]
             matrix = matrix and jnp.issubdtype(array.dtype, jnp.floating)
             labels = tuple(frozenset({axis}) for axis in range(array.ndim))
             leaves.append(_Seen(array, labels, path, array.ndim, used) if matrix else array)
         return interpreter.call(fn, leaves, params, *rest)
 
     jax.eval_shape(look, params, *rest)
-    for path in stacked:
-        letters = used.pop(path, None)
-        if letters is not None:
-            used |= dict.fromkeys(stacked[path], letters[1:])
+    used = {
+        row: letters[stacked[path][1] :]
+        for path, letters in used.items()
+        for row in stacked[path][0]
+    }
     if not oriented:
         used = {path: unoriented(letters) for path, letters in used.items()}
     assumed = {path: "r" * (len(letters) - 1) + "c" for path, letters in used.items()}

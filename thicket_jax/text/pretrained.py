@@ -65,8 +65,12 @@ def load(folder: str | os.PathLike[str], precision: str = "auto") -> Pretrained:
     tied = ("lm_head.weight",) if config.tied else ()
     tensors = load_tensors(path, wanted, dtype, tied=tied)
     leaves = [
-        jnp.stack([tensors.pop(name) for name in rows]) if stacked else tensors.pop(rows[0])
-        for _, rows, stacked in leaf_names(shapes)
+        jnp.stack([tensors.pop(name) for name in rows]).reshape(leaf.shape)
+        if stacked
+        else tensors.pop(rows[0])
+        for (_, rows, stacked), leaf in zip(
+            leaf_names(shapes), jax.tree.leaves(shapes), strict=True
+        )
     ]
     return Pretrained(path, config, dtype, jax.tree.unflatten(jax.tree.structure(shapes), leaves))
 
