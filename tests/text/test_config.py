@@ -26,10 +26,12 @@ ARCHITECTURES = {
     "phi3": "Phi3ForCausalLM",
     "smollm3": "SmolLM3ForCausalLM",
     "granite": "GraniteForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+    "mixtral": "MixtralForCausalLM",
 }
 # Their config classes in transformers, where they are not called after the architecture.
 CONFIGS = {"gemma3_text": "Gemma3TextConfig"}
-UNBIASED = ("mistral", "qwen2", "phi3")  # without a field attention_bias
+UNBIASED = ("mistral", "qwen2", "phi3", "mixtral")  # without a field attention_bias
 # The configs of published checkpoints, as their folders have them.
 LLAMA_31 = {
     "architectures": ["LlamaForCausalLM"],
@@ -203,13 +205,14 @@ def test_biases_and_norms_of_the_families(read, family):
     assert config.qkv_bias == (family == "qwen2" or family not in UNBIASED)
     assert config.output_bias == (family not in UNBIASED)
     norms = {"qwen3": "head", "olmo2": "full", "olmo3": "full", "gemma3_text": "head"}
+    norms |= {"qwen3_moe": "head"}
     assert config.qk_norm == norms.get(family, "none")
     positions = {"olmo2": "post", "olmo3": "post", "gemma2": "both", "gemma3_text": "both"}
     assert config.norm_position == positions.get(family, "pre")
     assert config.norm_offset == family.startswith("gemma")
     sizes = {"qwen3": 128, "gemma2": 256, "gemma3_text": 256}
     assert config.head_dim == sizes.get(family, 8)
-    assert config.ropes[0].theta == {"olmo3": 5e5, "smollm3": 2e6}.get(family, 1e4)
+    assert config.ropes[0].theta == {"olmo3": 5e5, "smollm3": 2e6, "mixtral": 1e6}.get(family, 1e4)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +362,7 @@ def test_a_field_that_a_forward_pass_reads_is_implemented_or_refused(read, famil
             unread = is_harmless(name) or name == "pretraining_tp" or odd == small(family).get(name)
             # Windows are off in some families where use_sliding_window does not say otherwise, and
             # the original positions are part of a scaling.
-            off = name == "sliding_window" and family in ("qwen2", "qwen3", "smollm3")
+            off = name == "sliding_window" and family in ("qwen2", "qwen3", "qwen3_moe", "smollm3")
             off |= name in ("original_max_position_embeddings", "_sliding_window_pattern")
             assert not same or unread or off, (name, odd)
 

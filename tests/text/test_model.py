@@ -14,6 +14,7 @@ from thicket_jax.text import pretrained
 from thicket_jax.text.cache import cache_bytes, empty_cache
 from thicket_jax.text.config import read_config
 from thicket_jax.text.model import forward
+from thicket_jax.text.tensor_files import stored_tensors
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared"
 ROWS, TOKENS, PROMPT, SLOTS = 3, 14, 9, 16
@@ -45,6 +46,7 @@ LONGROPE = {"rope_type": "longrope", "rope_theta": 1e3, "partial_rotary_factor":
 LONGROPE |= {"short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5]}
 LONGROPE |= {"long_factor": [1.0, 2.0, 4.0, 8.0, 9.0, 9.5]}
 LONGROPE |= {"original_max_position_embeddings": 8}
+MIXTURE = {"sliding_window": 5, "rope_parameters": PLAIN}
 BY_TYPE = {"full_attention": YARN, "sliding_attention": PLAIN | {"rope_theta": 5e5}}
 
 # family: what its checkpoint is like, and changes of the config that must change the logits, so
@@ -168,9 +170,19 @@ CASES = {
             {"logits_scaling": 1.0},
         ],
     ),
+    "qwen3_moe": (
+        MIXTURE
+        | {"use_sliding_window": True}
+        | {"moe_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 3, "head_dim": 16},
+        [{"num_experts_per_tok": 2}, {"norm_topk_prob": True}],
+    ),
+    "mixtral": (
+        MIXTURE | {"num_local_experts": 4, "num_experts_per_tok": 2},
+        [{"num_experts_per_tok": 1}, {"sliding_window": None}],
+    ),
 }
 CLASSES = {family: family.capitalize() for family in CASES}
-CLASSES |= {"smollm3": "SmolLM3", "gemma3_text": "Gemma3"}
+CLASSES |= {"smollm3": "SmolLM3", "gemma3_text": "Gemma3", "qwen3_moe": "Qwen3Moe"}
 
 
 def make(family, folder, dtype=None):
@@ -313,10 +325,9 @@ def test_bfloat16_is_as_good_as_pytorch_s(family, tmp_path):
 
 @pytest.mark.parametrize("family", CASES)
 def test_names_and_shapes_are_the_checkpoint_s(family, tmp_path):
-    theirs = make(family, tmp_path)
+    make(family, tmp_path)
     config, params = load(tmp_path)
-    ours = dict(leaf_rows(params))
-    wanted = dict(theirs.named_parameters())  # without the tied output
+    ours, wanted = dict(leaf_rows(params)), stored_tensors(tmp_path)
     assert ours.keys() == wanted.keys()
     assert all(ours[name].shape == wanted[name].shape for name in wanted)
     sizes = cache_bytes(config, 3, 16, jnp.float32)

@@ -58,8 +58,8 @@ class Deferred(Special):
             return self._viewed(self.ready.leaf(self.index))
 
         def built(row: Row) -> jax.Array:
-            *row, moves = row
-            return jnp.where(moves, self.ready.row(self.index, *row), row[0])
+            *found, moves = row
+            return jnp.where(moves, self.ready.row(self.index, *found), row[0])
 
         for _ in range(self.depth):
             built = functools.partial(jax.lax.map, built)

@@ -22,6 +22,16 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Feed-forwards side by side, of which every token takes a few: a mixture of experts."""
+
+    count: int  # E
+    chosen: int  # of them, for each token
+    size: int  # of each, in place of `intermediate_size`
+    normalized: bool  # whether the weights of the chosen ones sum to 1
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """A decoder's shape and rules; hashable, so that it can be static under jit."""
 
@@ -56,6 +66,9 @@ class Config:
     attention_softcap: float | None = None  # keeps scores below it, by a hyperbolic tangent
     logit_softcap: float | None = None
     logits_divisor: float = 1.0
+    block: str = "mlp"  # name of a layer's feed-forward
+    projections: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")  # names within it
+    mixture: Mixture | None = None  # the feed-forwards, where they are many
 
 
 # Read for every family.
@@ -180,6 +193,9 @@ def read_config(folder: str | pathlib.Path) -> Config:
         attention_softcap=_softcap(fields, "attn_logit_softcapping"),
         logit_softcap=_softcap(fields, "final_logit_softcapping"),
         logits_divisor=fields.number("logits_scaling", 1.0),
+        block=family.block,
+        projections=family.projections,
+        mixture=_mixture(fields, family),
         **_special_tokens(fields, vocabulary),
     )
 
@@ -319,6 +335,28 @@ def _ropes(
         rope if turns else Rope(UNROTATED, rope.theta, share=rope.share)
         for rope, turns in zip(ropes, rotated, strict=True)
     )
+
+
+def _mixture(fields: _Fields, family: Family) -> Mixture | None:
+    """The experts of every layer; that some layers have none is not implemented."""
+    if family.expert_size is None:
+        return None
+    if "decoder_sparse_step" in family.fields:
+        step, plain = fields.integer("decoder_sparse_step", 1), fields.get("mlp_only_layers", [])
+        if step != 1 or plain != []:
+            raise fields.error(
+                f"decoder_sparse_step = {step} and mlp_only_layers = {plain!r} make layers without "
+                "experts, which is not implemented; known are 1 and []"
+            )
+    names = [n for n in ("num_experts", "num_local_experts") if fields.values.get(n) is not None]
+    counts = {fields.integer(name) for name in names or ["num_experts"]}
+    if len(counts) > 1:
+        raise fields.error("num_experts and num_local_experts differ; remove the wrong one")
+    (count,), chosen = counts, fields.integer("num_experts_per_tok")
+    if chosen > count:
+        raise fields.error(f"num_experts_per_tok is {chosen}; there are {count} experts")
+    size = fields.integer(family.expert_size)
+    return Mixture(count, chosen, size, normalized=fields.flag("norm_topk_prob"))
 
 
 def _activation(fields: _Fields, family: Family) -> str:

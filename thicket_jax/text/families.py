@@ -23,6 +23,9 @@ class Family:
       local_theta: that of the sliding layers, where they have one of their own.
       ropes_by_type: whether full and sliding layers have rotary parameters of their own.
       root_scaled: whether embeddings are multiplied by the root of their size.
+      block: name of a layer's feed-forward.
+      projections: names of its gate, way up and way down.
+      expert_size: the field that says how wide an expert of a mixture is; None: no mixture.
     """
 
     architecture: str
@@ -37,6 +40,9 @@ class Family:
     local_theta: float | None = None
     ropes_by_type: bool = False
     root_scaled: bool = False
+    block: str = "mlp"
+    projections: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
+    expert_size: str | None = None
 
 
 _BIAS = frozenset({"attention_bias"})
@@ -44,6 +50,7 @@ _BIASES = _BIAS | {"mlp_bias"}
 _TYPED = frozenset({"sliding_window", "layer_types"})
 _WINDOWED = _TYPED | {"use_sliding_window", "max_window_layers"}
 _WINDOWED_DEFAULTS = {"sliding_window": 4096, "max_window_layers": 28, "num_key_value_heads": 32}
+_MIXTURE = frozenset({"num_experts", "num_local_experts", "num_experts_per_tok"})
 _GEMMA = _BIAS | _TYPED | {"hidden_activation", "query_pre_attn_scalar", "final_logit_softcapping"}
 _GEMMA_DEFAULTS = {
     "tie_word_embeddings": True,
@@ -126,5 +133,35 @@ FAMILIES = {
         | {"attention_multiplier", "embedding_multiplier", "residual_multiplier"}
         | {"logits_scaling"},
         {"attention_multiplier": 1.0},
+    ),
+    "qwen3_moe": Family(
+        "Qwen3MoeForCausalLM",
+        _BIAS
+        | _MIXTURE
+        | {"use_sliding_window", "sliding_window", "moe_intermediate_size", "norm_topk_prob"}
+        | {"decoder_sparse_step", "mlp_only_layers"},
+        {
+            "sliding_window": 4096,
+            "num_key_value_heads": 4,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "moe_intermediate_size": 768,
+        },
+        qk_norm="head",
+        expert_size="moe_intermediate_size",
+    ),
+    "mixtral": Family(
+        "MixtralForCausalLM",
+        _MIXTURE | {"sliding_window"},
+        {
+            "num_key_value_heads": 8,
+            "num_experts": 8,
+            "num_experts_per_tok": 2,
+            "norm_topk_prob": True,
+        },
+        theta=1000000.0,
+        block="block_sparse_moe",
+        projections=("w1", "w3", "w2"),
+        expert_size="intermediate_size",
     ),
 }

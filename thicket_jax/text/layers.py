@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from thicket_jax.text.attention import attend, attend_step, rotate
-from thicket_jax.text.config import Config
+from thicket_jax.text.config import Config, Mixture
+
+_HELD = 2**26  # bytes of what a group of a mixture's experts computes, if there are more experts
 
 ACTIVATIONS = {
     "silu": jax.nn.silu,
@@ -154,6 +156,73 @@ class MLP(nnx.Module):
         return self.down_proj(ACTIVATIONS[self.activation](gate) * up)
 
 
+class Experts(nnx.Module):
+    """The weights of E feed-forwards, [E, out, in], under the names of one."""
+
+    def __init__(self, config: Config, mixture: Mixture, *, rngs: nnx.Rngs, dtype: Any):
+        """Draws random weights."""
+        D, F = config.hidden_size, mixture.size
+        for name, (i, o) in zip(config.projections, ((D, F), (D, F), (F, D)), strict=True):
+            each = [Linear(i, o, False, rngs=rngs, dtype=dtype) for _ in range(mixture.count)]
+            weights = jnp.stack([one.weight[...] for one in each])
+            each[0].weight = nnx.Param(weights)
+            setattr(self, name, each[0])
+
+
+class MoE(nnx.Module):
+    """A mixture of E gated feed-forwards: the sum over the few that a router gives a token to.
+
+    All experts see all tokens, and the router's weights of those that were not chosen are 0. So
+    their weights are read once, and the shapes do not depend on the routes; the arithmetic is E
+    over the number of chosen ones times as much as is needed.
+    """
+
+    def __init__(self, config: Config, mixture: Mixture, *, rngs: nnx.Rngs, dtype: Any):
+        """Makes the router and the experts."""
+        self.config, self.mixture = config, mixture
+        self.gate = Linear(config.hidden_size, mixture.count, False, rngs=rngs, dtype=dtype)
+        self.experts = Experts(config, mixture, rngs=rngs, dtype=dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns [B, S, D].
+
+        Memory: experts go through in groups, so that [E, B·S, F] of a long prompt is never held.
+        """
+        tokens = x.reshape(-1, x.shape[-1])
+        E, held = self.mixture.count, 4 * len(tokens) * self.mixture.size
+        G = next(n for n in range(1, E + 1) if E % n == 0 and (E * held <= n * _HELD or n == E))
+        parts = [getattr(self.experts, name).weight[...] for name in self.config.projections]
+        parts.append(self._shares(tokens).T)
+        if G == 1:
+            total = self._some(tokens, *parts)
+        else:
+            total, _ = jax.lax.scan(
+                lambda total, group: (total + self._some(tokens, *group), None),
+                jnp.zeros(tokens.shape, jnp.float32),
+                [part.reshape(G, E // G, *part.shape[1:]) for part in parts],
+            )
+        return total.astype(x.dtype).reshape(x.shape)
+
+    def _shares(self, tokens: jax.Array) -> jax.Array:
+        """Each expert's weight for each token, float32 [N, E]: 0 for most."""
+        scores = jax.nn.softmax(self.gate(tokens).astype(jnp.float32), -1)
+        best, chosen = jax.lax.top_k(scores, self.mixture.chosen)
+        if self.mixture.normalized:
+            best = best / best.sum(-1, keepdims=True)
+        rows = jax.nn.one_hot(chosen, self.mixture.count, dtype=jnp.float32)
+        return (rows * best[..., None]).sum(-2)
+
+    def _some(
+        self, tokens: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array, shares: jax.Array
+    ) -> jax.Array:
+        """What a group of experts [g, out, in] adds, float32 [N, D]; shares [g, N]."""
+        gates = jnp.einsum("ni,eoi->eno", tokens, gate)
+        hidden = ACTIVATIONS[self.config.activation](gates)
+        hidden = hidden * jnp.einsum("ni,eoi->eno", tokens, up)
+        hidden = (hidden.astype(jnp.float32) * shares[..., None]).astype(tokens.dtype)
+        return jnp.einsum("eni,eoi->eno", hidden, down).astype(jnp.float32).sum(0)
+
+
 # By `Config.norm_position`, the names of the norms before and after the attention, and before and
 # after the feed-forward.
 _NORMS = {
@@ -175,14 +244,18 @@ class Layer(nnx.Module):
         """Makes the blocks, and the norms under the names of the family."""
         self.norms, self.multiplier = _NORMS[config.norm_position], config.residual_multiplier
         self.self_attn = Attention(config, rngs=rngs, dtype=dtype)
-        self.mlp = MLP(config, rngs=rngs, dtype=dtype)
+        self.block = config.block
+        mixture = config.mixture
+        options: dict[str, Any] = {"rngs": rngs, "dtype": dtype}
+        feed = MLP(config, **options) if mixture is None else MoE(config, mixture, **options)
+        setattr(self, self.block, feed)
         for name in filter(None, self.norms):
             setattr(self, name, RMSNorm(config, config.hidden_size, dtype=dtype))
 
     def __call__(self, x: jax.Array, table: Any, mask: jax.Array, keep: Any) -> jax.Array:
         """Returns [B, S, D]; takes what the attention takes."""
         x = self._added(x, lambda x: self.self_attn(x, table, mask, keep), *self.norms[:2])
-        return self._added(x, self.mlp, *self.norms[2:])
+        return self._added(x, getattr(self, self.block), *self.norms[2:])
 
     def _added(self, x: jax.Array, block: Any, before: str | None, after: str | None) -> jax.Array:
         """x plus what a block makes of it, between the norms of these names."""

@@ -33,6 +33,9 @@ def random_params(config: Config, rngs: nnx.Rngs, dtype: Any = jnp.float32) -> d
 
     embedding = pure(Embedding(config.vocab_size, config.hidden_size, **options))
     layers = [pure(Layer(config, **options)) for _ in range(config.num_layers)]
+    if config.mixture is not None:
+        for layer in layers:
+            layer[config.block]["experts"] = Stack(layer[config.block]["experts"])
     norm = pure(RMSNorm(config, config.hidden_size, dtype=dtype))
     params = {"model": {"embed_tokens": embedding, "layers": Stack.of(layers), "norm": norm}}
     if not config.tied:
@@ -104,7 +107,7 @@ def _unrolled(
                 held[i] = jax.lax.dynamic_update_slice_in_dim(held[i], slots, end, 3)
                 yield held[i][..., :T]
 
-        layer = nnx.merge(_layer_graph(config), jax.tree.map(lambda leaf, i=i: leaf[i], layers))
+        layer = _layer(config, jax.tree.map(lambda leaf, i=i: leaf[i], layers))
         x = layer(x, tables[rope], seen(mask, window, end), keep)
     return x, tuple(kept["keys"]), tuple(kept["values"])
 
@@ -139,7 +142,7 @@ def _scanned(
         which = row["rope"] if len(ropes) > 1 else 0
         table = jax.tree.map(lambda x: x[which], tables)
         visible = seen(mask, row["window"] if windowed else None, end)
-        x = nnx.merge(_layer_graph(config), row["layer"])(x, table, visible, keep)
+        x = _layer(config, row["layer"])(x, table, visible, keep)
         return (x, *held), None
 
     (x, keys, values), _ = jax.lax.scan(step, (x, cache["keys"], cache["values"]), rows)
@@ -151,6 +154,16 @@ def _rotary_tables(config: Config, positions: jax.Array, cache: Cache) -> dict[R
     slots = max(leaf.shape[-1] for leaf in jax.tree.leaves(cache["keys"]))
     ropes = dict.fromkeys(config.ropes)
     return {rope: rotary_table(rope, config.head_dim, positions, slots) for rope in ropes}
+
+
+def _layer(config: Config, params: Any) -> Layer:
+    """A layer of these parameters; a stack of a mixture's experts is one array to it."""
+    params = jax.tree.map(
+        lambda node: node.tree if isinstance(node, Stack) else node,
+        params,
+        is_leaf=lambda node: isinstance(node, Stack),
+    )
+    return nnx.merge(_layer_graph(config), params)
 
 
 @functools.cache
