@@ -31,11 +31,12 @@ INSIDE = {
     "runs": "interrupts files lock digests consistency strings checkpoints log record export",
     "analysis": "intervals resampling correlations density discordance specialists reliability "
     "regret transfer sweeps subsampling tails baselines survey",
-    "reports": "numbers documents results figures baseline_sections sections landscape_figure "
-    "landscape_page report survey_figures survey_page",
+    "reports": "numbers documents results figures asked_section baseline_sections sections "
+    "landscape_figure landscape_page report survey_figures survey_page",
     "search": "problem agreement answers manifest pipeline randopt landscapes",
     "text": "rope rope_config config_fields families config cache attention layers model decode "
-    "tensor_files checkpoints pretrained tokenizer prompts data/ sandbox/ grading/ graders/",
+    "tensor_files checkpoints pretrained templates tokenizer prompts endings data/ sandbox/ "
+    "grading/ graders/",
     "tasks": "task registry base_model quiet signals/ images/ language/",
     "cli": "options parsing checks machine compiled progress tasks report run density landscape "
     "export main __main__",
@@ -44,8 +45,8 @@ INSIDE = {
     "text/grading": "pool grading __init__ worker",
     "tasks/signals": "families model figure task",
     "tasks/images": "digits_dataset tf_records datasets conditions model figure task",
-    "tasks/language": "countdown_dataset settings columns asking reader shared countdown gsm8k "
-    "math500 mbpp olympiadbench qa rocstories stories uspto50k",
+    "tasks/language": "countdown_dataset settings columns asking shots prompting reader shared "
+    "countdown gsm8k math500 mbpp olympiadbench qa rocstories stories uspto50k",
 }
 # Of what stands before them, tasks take of these packages this alone.
 OF_SEARCH_REPORTS_AND_RUNS = {"search.problem", "reports.figures", "runs.checkpoints"}

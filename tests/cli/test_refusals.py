@@ -41,6 +41,7 @@ WRONG = {
     float: ("0", "-1", "nan", "inf", "1e300"),
     tuple[int, ...]: ("0", "-1", "1,1", HUGE, "1,,2"),
     tuple[float, ...]: ("0", "-1", "nan", "inf", "1e300", "0.1,,0.2"),
+    tuple[str, ...]: (),
     bool: (),
     str: ("nosuch",),
 }
@@ -49,13 +50,14 @@ FINE = {
     ("seed", "0"), ("rows", "0"), ("rows", HUGE), ("grade_workers", "0"), ("cpu_devices", "0"),
     ("margins", "0"), ("margins", "-1"), ("margins", "1e300"), ("system", "nosuch"),
     ("prompt", "nosuch"), ("name", "nosuch"), ("out", "nosuch"), ("cache", "nosuch"),
-    ("to", "nosuch"),
+    ("to", "nosuch"), ("few_shot", "0"), ("temperature", "0"),
 }  # fmt: skip
 # Wrong values of single options, beside those of their type.
 OWN = {
     "where": ("(",),
     "masses": ("=2", "kernel=0", "kernel=nan", "kernel=2,nosuch=2", "(=2"),
     "prompt": ("{nosuch}",),
+    "template": ("nosuch", "=1", "1x=2", "nosuch=1", "mood=True"),
     "coordinator": ("host", "host:0", "host:99999"),
     "vote": ("mean,,median", "mean,mean"),
     "name": ("../x", "x" * 101),
@@ -416,6 +418,7 @@ GOOD = {
     "program_seconds": "4", "program_megabytes": "256", "block_size": "1", "backend": "none",
     "cpu_devices": "8", "coordinator": "host:1", "processes": "2", "process_id": "1",
     "distributed": None, "stream": None, "no_compile_cache": None, "quiet": None,
+    "template": "mood=1", "few_shot": "1", "stop": "0", "task_stops": None, "temperature": "0.5",
     "rounded": None, "no_rounded": None, "select": "race", "budget": "0.9", "delta": "0.1",
     "out": "elsewhere", "cache": "other",
 }  # fmt: skip

@@ -45,7 +45,7 @@ def order(i):
 
 COUNTDOWN = Case(
     countdown,
-    row=lambda i: {"nums": [i, 2, 4], "target": (i + 2) * 4},
+    row=lambda i: {"nums": [i, 2, 4], "target": (i + 2) * 4, "solution": f"({i} + 2) * 4"},
     asked=lambda i: [f"{i}, 2, 4", f"make {(i + 2) * 4}.", "exactly once", "<answer>"],
     right=lambda i: f"So <answer>({i} + 2) * 4</answer>",
     wrong=lambda i: f"So <answer>{i} + 2 ** 4</answer>",
@@ -53,7 +53,10 @@ COUNTDOWN = Case(
 )
 GSM8K = Case(
     gsm8k,
-    row=lambda i: {"question": f"What is {i} and 1,000?", "answer": f"It is\n#### 1,00{i}"},
+    row=lambda i: {
+        "question": f"What is {i} and 1,000?",
+        "answer": f"It is {i} + 1,000 = <<{i}+1000=100{i}>>1,00{i}.\n#### 1,00{i}",
+    },
     asked=lambda i: [f"What is {i} and 1,000?", "step by step", "####"],
     right=lambda i: f"$100{i}.\n#### $1,00{i}.00",
     wrong=lambda i: f"#### {i}",
@@ -73,6 +76,7 @@ OLYMPIAD = Case(
         "context": "A train is late.",
         "question": f"How late, if it is {i}?",
         "final_answer": [f"${i}$", "$7$"],
+        "solution": ["It is late."],
         "is_multiple_answer": True,
         "unit": "min",
         "error": None,
@@ -88,7 +92,7 @@ MBPP = Case(
     row=lambda i: {
         "task_id": (601 if i < 2 else 11) + i,
         "text": f"Add {i}.",
-        "code": "",
+        "code": f"def plus(x):\r\n    return x + {i}",
         "test_setup_code": "",
         "test_list": [f"assert plus(1) == {i + 1}", f"assert plus(0) == {i}"],
     },

@@ -1,4 +1,4 @@
-"""Prompts: the real tokenizer, chat templates, left-padded batches, and texts back."""
+"""Prompts: the real tokenizer, chat templates, left-padded batches."""
 
 import json
 import logging
@@ -18,7 +18,6 @@ from thicket_jax.text.prompts import (
     open_tokenizer,
     question,
     render,
-    texts,
     unlay,
 )
 
@@ -251,40 +250,6 @@ def test_unlay_undoes_the_layout():
     assert found.shape == (2, 5, 3)
     np.testing.assert_array_equal(found[0, :, -1], [1, 2, 3, 4, 5])
     np.testing.assert_array_equal(unlay(outputs[..., -1], 5), found[..., -1])
-
-
-class Counting:
-    """Decodes ids as their numbers, and counts the rows."""
-
-    def __init__(self):
-        self.rows = 0
-
-    def decode_many(self, rows):
-        self.rows += len(rows)
-        return [" ".join(map(str, row)) for row in rows]
-
-
-def test_texts_end_at_the_first_end_token_and_are_decoded_once():
-    tokens = np.array([[[4, 2, 9, 9], [4, 5, 6, 7]], [[4, 3, 2, 2], [2, 8, 8, 8]]], np.int32)
-    counting = Counting()
-    found, lengths = texts(counting, tokens, (2, 3))
-    assert found.dtype == object and found.tolist() == [["4", "4 5 6 7"], ["4", ""]]
-    assert lengths.dtype == np.int32 and lengths.tolist() == [[2, 4], [2, 1]]
-    assert counting.rows == 3
-    found, lengths = texts(counting, tokens, ())
-    assert found[1, 1] == "2 8 8 8" and (lengths == 4).all()
-
-
-def test_texts_against_one_row_at_a_time(stories):
-    draw = np.random.default_rng(0)
-    tokens = np.repeat(draw.integers(0, 40, (3, 20, 12)), 2, axis=0)
-    found, lengths = texts(stories, tokens, (2, 7))
-    for expert, item in np.ndindex(6, 20):
-        row = tokens[expert, item].tolist()
-        end = min([index for index, token in enumerate(row) if token in (2, 7)], default=None)
-        assert found[expert, item] == stories.decode(row[:end])
-        assert lengths[expert, item] == (12 if end is None else end + 1)
-    assert isinstance(found[0, 0], str)
 
 
 def with_special_tokens(folder, template):

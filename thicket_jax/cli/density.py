@@ -19,7 +19,7 @@ from thicket_jax.cli.machine import (
     working,
 )
 from thicket_jax.cli.options import Machine
-from thicket_jax.cli.parsing import asks_help, check_read, given, help_is_fine, parse
+from thicket_jax.cli.parsing import asks_help, check_read, given, help_is_fine, parse, repeated
 from thicket_jax.cli.run import search_task
 from thicket_jax.errors import ArgumentError, RunError, check_word
 from thicket_jax.runs import digests, files
@@ -155,7 +155,8 @@ def _read(words: list[str]) -> Request:
     named, common, own = _split_tasks(words)
     options: dict[str, Any] = {}
     machine, about = None, None
-    given(_flat(common))
+    tasks = [registry.module(task).Options for task in named.values()]
+    given(_flat(common), set().union(*map(repeated, tasks)))
     for name, task in named.items():
         kinds = registry.module(task).Options, Machine, DensityOptions
         parts = list(zip(("task", "machine", "about"), kinds, strict=True))

@@ -1,13 +1,16 @@
 """How words become options: one line for what cannot."""
 
 import contextlib
+import dataclasses
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import typing
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from thicket_jax.errors import ArgumentError
 
+_TEXTS = tuple[str, ...]  # an option of this type may be given several times
 _SHORT = {"majority": "majority_vote", "weighted": "weighted_vote"}
 
 
@@ -28,10 +31,14 @@ def combine_names(text: str | None) -> list[str] | None:
     return names
 
 
-def given(words: Sequence[str]) -> dict[str, str]:
+def given(words: Sequence[str], repeated: Collection[str] | None = None) -> dict[str, str]:
     """Returns the options among the words, called as fields are, and as they were typed.
 
     A flag and its opposite, --chat and --no-chat, are one option.
+
+    Args:
+      words: as they were typed.
+      repeated: options that may be there several times; None: any, as where words are read again.
 
     Raises:
       ArgumentError: an option is there twice, or is given nothing.
@@ -43,12 +50,13 @@ def given(words: Sequence[str]) -> dict[str, str]:
         typed, equals, value = word.partition("=")
         task, dot, name = typed[2:].replace("-", "_").rpartition(".")
         name = task + dot + name.removeprefix("no_")
-        if name in found:
+        several = repeated is None or name.rpartition(".")[2] in repeated
+        if name in found and not several:
             raise ArgumentError(f"{typed} is given twice; give it once")
         found[name] = typed
         if not equals:
             value = words[i + 1] if i + 1 < len(words) else "unknown"
-        if not value.strip():
+        if not (value if several else value.strip()):
             raise ArgumentError(f"{typed} is empty; give it a value, or leave it out")
     return found
 
@@ -63,6 +71,18 @@ def check_read(words: Sequence[str], unread: Mapping[str, str]) -> None:
     for name, typed in given(words).items():
         if name in unread:
             raise ArgumentError(f"{typed} {unread[name]}; leave it out")
+
+
+def repeated(kind: Any) -> set[str]:
+    """Returns the options of a record, and of those inside it, that may be given several times."""
+    kind = typing.get_args(kind)[0] if typing.get_args(kind) else kind
+    found: set[str] = set()
+    for name, hint in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            found |= repeated(hint)
+        elif hint == _TEXTS:
+            found.add(name)
+    return found
 
 
 def parse(kind: Any, words: list[str], prog: str) -> Any:
@@ -80,12 +100,12 @@ def parse(kind: Any, words: list[str], prog: str) -> Any:
         # An optional number is read as a number: of a union, tyro says a paragraph.
         return {int | None: _number(int), float | None: _number(float)}.get(info.type)
 
-    given(words)
+    given(words, repeated(kind))
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             # Without a word None, an optional flag is --chat and --no-chat.
-            config = (tyro.conf.DisallowNone,)
+            config = (tyro.conf.DisallowNone, tyro.conf.UseAppendAction)
             return tyro.cli(kind, args=words, prog=prog, registry=registry, config=config)
     except SystemExit as stop:
         if stop.code in (0, None):

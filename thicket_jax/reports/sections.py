@@ -11,6 +11,7 @@ import numpy as np
 
 from thicket_jax.analysis import intervals
 from thicket_jax.ensembles.combine import RULES
+from thicket_jax.reports.asked_section import ASKED, how_it_was_asked
 from thicket_jax.reports.baseline_sections import equal_inference, form_and_reasoning
 from thicket_jax.reports.documents import (
     Block,
@@ -94,9 +95,12 @@ def compose(
     blocks += landscapes
     if record.config.get("notes"):
         blocks += [Heading("Notes"), Bullets(tuple(map(str, record.config["notes"])))]
+    blocks += how_it_was_asked(record)
     blocks += [Heading("How to reproduce it"), *_reproduce(record)]
     blocks += [Heading("Time"), _time(results)]
-    blocks += [Heading("Provenance"), Table(("", ""), (*_flat(results["provenance"]),), words=2)]
+    provenance = _flat(results["provenance"])
+    told = tuple(row for row in provenance if not row[0].startswith(f"task.{ASKED}."))
+    blocks += [Heading("Provenance"), Table(("", ""), told, words=2)]
     options = tuple(_flat(record.config["options"]))
     return [*blocks, Table(("option", "value"), options, words=2, folded="All options")]
 

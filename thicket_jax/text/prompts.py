@@ -1,7 +1,7 @@
-"""Prompts as left-padded batches of token ids, and what was generated back to text.
+"""Prompts: what is asked, as token ids, in left-padded batches.
 
 Shapes: n experts, B items, C chunks that are decoded one after another, R rows side by side, P
-prompt tokens, T generated tokens.
+prompt tokens.
 """
 
 import ast
@@ -18,9 +18,17 @@ from thicket_jax.text.tokenizer import Tokenizer, open_tokenizer
 Messages = Sequence[Mapping[str, str]]
 """A conversation: `role` and `content` of each message."""
 
+Shot = tuple[str | Messages, str]
+"""A worked example: what is asked, and the answer."""
+
+LABELS = ("Question: ", "\n\nAnswer:")
+"""What stands around a question where worked examples are plain text."""
+
 __all__ = [
+    "LABELS",
     "LAYOUT",
     "Messages",
+    "Shot",
     "Tokenizer",
     "around",
     "bucket",
@@ -30,7 +38,6 @@ __all__ = [
     "open_tokenizer",
     "question",
     "render",
-    "texts",
     "unlay",
 ]
 
@@ -40,6 +47,10 @@ def render(
     prompt: str | Messages,
     system: str | None = None,
     chat: bool | None = None,
+    *,
+    shots: Sequence[Shot] = (),
+    labels: tuple[str, str] = LABELS,
+    arguments: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """Returns the tokens of one prompt.
 
@@ -48,25 +59,60 @@ def render(
       prompt: what the task asks: a text, or the messages of a conversation, for the template.
       system: an instruction before it, if any: the system message of a chat, or else a paragraph.
       chat: whether the chat template is applied; None: it is if the tokenizer has one.
+      shots: worked examples before it: as turns of a chat, or else as blocks of text.
+      labels: what stands before and behind each question in blocks of text.
+      arguments: passed to the chat template.
 
     Raises:
       ArgumentError: `chat` is True and there is no template.
       DataError: the template fails, or there is none for messages.
     """
-    if not isinstance(prompt, str):
-        if chat is False or not tokenizer.has_chat_template:
-            why = "--no-chat" if chat is False else f"no chat template in {tokenizer.folder}"
-            raise DataError(f"a prompt is a list of messages, and there is {why}; give plain text")
-        if system and prompt[0]["role"] == "system":
+    template = chat or (chat is None and tokenizer.has_chat_template)
+    if template:
+        turns = _turns(prompt, system, shots)
+        used = {"--system": turns[0]["role"] == "system" and system, "--few-shot": shots}
+        options = " and ".join(name for name, value in used.items() if value)
+        return tokenizer.chat(turns, arguments, options)
+    asked = [_plain(tokenizer, each, chat) for each in (*(shot[0] for shot in shots), prompt)]
+    blocks = [system] if system else []
+    if shots:
+        before, behind = labels
+        asked = [f"{before}{each}{behind}" for each in asked]
+        told = [answer.strip() for _, answer in shots]
+        blocks += [_joined(*pair) for pair in zip(asked, told, strict=False)]
+    return tokenizer.encode("\n\n".join([*blocks, asked[-1]]))
+
+
+def _turns(prompt: str | Messages, system: str | None, shots: Sequence[Shot]) -> list[Any]:
+    """A conversation: the system message, worked examples, and what is asked."""
+    if not isinstance(prompt, str) and prompt[0]["role"] == "system":
+        if system:
             raise DataError(
                 "a list of messages has a system message of its own; leave --system out"
             )
-        messages = [{"role": "system", "content": system}] if system else []
-        return tokenizer.chat([*messages, *prompt])
-    if chat or (chat is None and tokenizer.has_chat_template):
-        messages = [{"role": "system", "content": system}] if system else []
-        return tokenizer.chat([*messages, {"role": "user", "content": prompt}])
-    return tokenizer.encode(f"{system}\n\n{prompt}" if system else prompt)
+        first, asked = [prompt[0]], prompt[1:]
+    else:
+        first = [{"role": "system", "content": system}] if system else []
+        asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    turns = []
+    for question_, answer in shots:
+        told = [{"role": "user", "content": question_}]
+        if not isinstance(question_, str):  # a system message belongs to its own conversation
+            told = [dict(message) for message in question_ if message["role"] != "system"]
+        turns += [*told, {"role": "assistant", "content": answer.strip()}]
+    return [*first, *turns, *asked]
+
+
+def _plain(tokenizer: Tokenizer, prompt: str | Messages, chat: bool | None) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    why = "--no-chat" if chat is False else f"no chat template in {tokenizer.folder}"
+    raise DataError(f"a prompt is a list of messages, and there is {why}; give plain text")
+
+
+def _joined(asked: str, answer: str) -> str:
+    """A question and its answer, with a space between them where nothing else is."""
+    return f"{asked}{'' if asked[-1:].isspace() else ' '}{answer}"
 
 
 def question(value: Any, name: str) -> str | list[dict[str, str]]:
@@ -185,13 +231,16 @@ def around(prompt: str | Messages, before: str = "", after: str = "") -> str | M
     return [*earlier, {**last, "content": f"{before}{last['content'].strip()}{after}"}]
 
 
-def check_lengths(prompts: Sequence[Sequence[int]], max_tokens: int, max_positions: int) -> None:
+def check_lengths(
+    prompts: Sequence[Sequence[int]], max_tokens: int, max_positions: int, shots: int = 0
+) -> None:
     """Checks that every prompt has tokens, and room for `max_tokens` more after them.
 
     Args:
       prompts: token ids, item by item.
       max_tokens: number of tokens that are generated at most, T.
       max_positions: number of positions that the model has.
+      shots: number of worked examples in every prompt, for the error.
 
     Raises:
       DataError: the longest prompt does not fit, or one is empty.
@@ -203,6 +252,7 @@ def check_lengths(prompts: Sequence[Sequence[int]], max_tokens: int, max_positio
     if lengths and longest + max_tokens > max_positions:
         over = sum(length + max_tokens > max_positions for length in lengths)
         mend = "a smaller --max-tokens, " if max_tokens < max_positions else ""
+        mend += "a smaller --few-shot, " if shots else ""
         raise DataError(
             f"item {lengths.index(longest)} (from 0) has a prompt of {longest} tokens, and with "
             f"--max-tokens {max_tokens} that is over the model's {max_positions} positions "
@@ -294,40 +344,3 @@ def _take(batch: Mapping[str, Any], indices: np.ndarray) -> dict[str, Any]:
 
 LAYOUT = Layout(_count, _take, axes=2)
 """How items lie in what `lay_out` makes, for who takes some of them."""
-
-
-def texts(
-    tokenizer: Tokenizer, tokens: np.ndarray, eos_ids: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what was generated as text, and how many tokens it took.
-
-    Rows of equal tokens are decoded once: many experts say the same.
-
-    Args:
-      tokenizer: the checkpoint's.
-      tokens: int [n, B, T]; what follows a row's first end token does not count.
-      eos_ids: the end tokens.
-
-    Returns:
-      The texts, object (str) [n, B], without special tokens; the numbers of generated tokens, the
-      end token included, int32 [n, B].
-    """
-    tokens = np.asarray(tokens)
-    n, items, width = tokens.shape
-    ends = np.isin(tokens, np.asarray(eos_ids, tokens.dtype))
-    kept = np.where(ends.any(-1), ends.argmax(-1), width)
-    found: dict[bytes, int] = {}
-    different: list[list[int]] = []
-    which = np.empty(n * items, np.int64)
-    for index, (row, length) in enumerate(
-        zip(tokens.reshape(-1, width), kept.reshape(-1), strict=True)
-    ):
-        key = row[:length].tobytes()
-        if key not in found:
-            found[key] = len(different)
-            different.append(row[:length].tolist())
-        which[index] = found[key]
-    decoded = np.empty(len(different), object)
-    decoded[:] = tokenizer.decode_many(different)
-    lengths = np.minimum(kept + 1, width).astype(np.int32)
-    return decoded[which].reshape(n, items), lengths

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from thicket_jax.errors import ArgumentError, DataError
+from thicket_jax.text import templates
 
 TODAY = datetime.date(2024, 7, 26)
 """The date that a chat template gets when it asks for today's: a prompt is the same on any day."""
 
+_MARK = "thicket"  # an answer that stands in no template
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -49,37 +51,128 @@ class Tokenizer:
         end = len(self._before) + len(plain)
         return tokens[:end] if tokens[:end] == [*self._before, *plain] else tokens
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        arguments: Mapping[str, Any] | None = None,
+        options: str = "",
+    ) -> list[int]:
         """Returns the tokens of a conversation up to where the assistant's answer begins.
 
         Args:
           messages: `role` (system, user, assistant) and `content` of each.
+          arguments: passed to the template, beside what every template is given.
+          options: those that made messages which a template may not take, for its error.
 
         Raises:
           ArgumentError: the tokenizer has no chat template.
           DataError: the template fails on these messages.
         """
+        tokens = self._apply(
+            messages,
+            arguments or {},
+            options,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+            tokenizer_kwargs={"verbose": False},
+        )
+        return list(tokens)
+
+    def check_arguments(self, arguments: Mapping[str, Any]) -> None:
+        """Raises `ArgumentError` unless the chat template reads every one of these."""
+        if not arguments:
+            return
+        if not self.has_chat_template:
+            raise ArgumentError(
+                f"--template {next(iter(arguments))}: the tokenizer in {self.folder} has no chat "
+                "template; leave it out"
+            )
+        try:
+            template = self._inner.get_chat_template()
+        except ValueError as error:  # templates by name, and none is the default
+            raise self._failed(error) from error
+        try:
+            taken = self._inner.special_tokens_map
+            templates.check_arguments(arguments, template, taken, self.folder)
+        except ImportError as error:
+            raise _needs("jinja2 3.1.6 or newer", self.folder, "jinja2>=3.1.6") from error
+
+    def end_of_turn(self, arguments: Mapping[str, Any] | None = None) -> tuple[int, ...]:
+        """Returns the special token that the chat template puts behind an assistant's answer.
+
+        A model that was trained with the template ends its answers so, whether or not its config
+        says it: `<|im_end|>`, `<|eot_id|>`, `<end_of_turn>`. () where there is no template, or
+        what it puts there is no special token.
+        """
+        if not self.has_chat_template:
+            return ()
+        turns = [{"role": "user", "content": "1"}, {"role": "assistant", "content": _MARK}]
+        try:
+            text = self._apply(turns, arguments or {}, "", tokenize=False)
+        except DataError:  # a template of single questions
+            return ()
+        behind = text.rpartition(_MARK)[2].lstrip() if _MARK in text else ""
+        special = self._special()
+        found = [word for word in special if behind.startswith(word)]
+        return (special[max(found, key=len)],) if found else ()
+
+    def containing(self, texts: Sequence[str], most: int) -> tuple[int, ...]:
+        """Returns tokens that have one of these texts inside them, whatever stands before.
+
+        At most so many, the first in the vocabulary, which a tokenizer met most often. Not all
+        that there are: where the tokenizer would write a text in more than one way, those of its
+        own way.
+        """
+        vocabulary = self._inner.get_vocab()
+        found = set()
+        for text in texts:
+            ids = self._inner(text, verbose=False, add_special_tokens=False)["input_ids"]
+            spelled = "".join(self._inner.convert_ids_to_tokens(ids))
+            for spelling in {spelled, spelled.lstrip("▁")} - {""}:
+                near = [token for word, token in vocabulary.items() if spelling in word]
+                alone = self.decode_many([[token] for token in near])
+                found |= {token for token, said in zip(near, alone, strict=True) if text in said}
+        return tuple(sorted(found)[:most])
+
+    def written(self, ids: Sequence[int]) -> str:
+        """Returns the text of some tokens, special tokens as they are written."""
+        return str(self._inner.decode(list(ids), skip_special_tokens=False))
+
+    def _special(self) -> dict[str, int]:
+        """Special tokens, as they are written → their ids."""
+        added = self._inner.added_tokens_decoder.items()
+        known = {token.content: int(number) for number, token in added if token.special}
+        named = zip(self._inner.all_special_tokens, self._inner.all_special_ids, strict=True)
+        return known | {word: int(token) for word, token in named}
+
+    def _apply(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        arguments: Mapping[str, Any],
+        options: str,
+        **how: Any,
+    ) -> Any:
+        """What transformers makes of a conversation; its errors as one line."""
         if not self.has_chat_template:
             raise ArgumentError(
                 f"--chat: the tokenizer in {self.folder} has no chat template; leave --chat out, "
                 "or say --no-chat, and prompts are plain text"
             )
+        conversation = [dict(message) for message in messages]
         try:
-            tokens = self._inner.apply_chat_template(
-                [dict(message) for message in messages],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=False,
-                tokenizer_kwargs={"verbose": False},
-            )
+            return self._inner.apply_chat_template(conversation, **how, **arguments)
         except ImportError as error:
             raise _needs("jinja2 3.1.6 or newer", self.folder, "jinja2>=3.1.6") from error
         except Exception as error:  # whatever a template raises: its texts are free
-            raise DataError(
-                f"the chat template in {self.folder} fails: {_first_line(error)}; "
-                "say --no-chat for plain text"
-            ) from error
-        return list(tokens)
+            raise self._failed(error, options) from error
+
+    def _failed(self, error: BaseException, options: str = "") -> DataError:
+        mend = f"leave {options} out, or " if options else ""
+        return DataError(
+            f"the chat template in {self.folder} fails: {_first_line(error)}; {mend}say --no-chat "
+            "for plain text"
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of some tokens, special tokens left out."""

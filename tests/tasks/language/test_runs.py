@@ -204,6 +204,34 @@ def test_a_run_is_resumed_unless_a_right_answer_changed(run, data, tmp_path, cap
     assert after["ensemble"] == before["ensemble"] and after["baselines"] == before["baselines"]
 
 
+def test_answers_are_asked_for_as_the_options_say(run, models, data, tmp_path, in_process):
+    """Cut at a text of the test's choice, and sampled for selection; resumed to the same end."""
+    before = run_record.load(run)
+    stop = next(text[1:3] for text in before.base_texts if len(text) > 3)
+    words = [*gsm8k_words(models, data), "--temperature", 0.9, "--stop", stop]
+    out, programs = tmp_path / "run", kept_programs()
+    assert thicket("run", "gsm8k", *words, "--out", out) == 0
+    assert kept_programs() <= programs  # a temperature is data
+    record = run_record.load(out)
+    assert record.base_texts.tolist() == [text.partition(stop)[0] for text in before.base_texts]
+    cut = record.base_texts != before.base_texts
+    tokens, whole = record.base_columns["tokens"], before.base_columns["tokens"]
+    assert cut.any() and (tokens <= whole).all()
+    lengths = [len(text) + len(stop) for text in record.base_texts[cut]]
+    np.testing.assert_array_equal(tokens[cut], lengths)  # of bytes
+    assert (record.train_strings != before.train_strings).any()
+    asked = record.config["task_provenance"]["asked"]
+    assert asked["stop strings"][-1] == stop and asked["answers to test items"] == "greedy"
+    for name in ("report.md", "report.html"):
+        text = (out / name).read_text()
+        for part in ("How it was asked", "sampled at temperature 0.9", "apples and gets"):
+            assert part in text
+    copy = unfinished(out, tmp_path / "copy")
+    assert thicket("resume", copy, "--backend", "none", "--quiet") == 0
+    first, again = (json.loads((x / "experts.json").read_text()) for x in (out, copy))
+    assert first == again
+
+
 def test_a_run_of_stories(run, models, tmp_path, in_process):
     programs = kept_programs()
     width = run_record.load(run).config["task_provenance"]["prompt_tokens"]

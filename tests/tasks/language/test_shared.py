@@ -43,9 +43,10 @@ def test_a_task_asks_and_grades_in_every_format(case, models, tokenizer, tmp_pat
         assert all(part in prompt for part in case.asked(i)), prompt
     for first, read in ((0, task.problem.grade), (2, lambda x: task.problem.answering.read(0, x))):
         items = (first, first + 1)
-        graded = read(said(tokenizer, map(case.right, items), map(case.wrong, items)))
+        texts = [[f(i) for i in items] for f in (case.right, case.wrong)]
+        graded = read(said(tokenizer, *texts))
         np.testing.assert_array_equal(graded.items, [[1, 1], [0, 0]])
-        assert graded.texts.tolist() == [[f(i) for i in items] for f in (case.right, case.wrong)]
+        assert graded.texts.tolist() == texts
         if case.answer(0) is not None:
             assert graded.answers[0].tolist() == [case.answer(i) for i in items]
         assert (graded.answers[0] != graded.answers[1]).all()

@@ -1,14 +1,14 @@
-"""What a task asks: rows → prompts, and what the grader reads of each."""
+"""What a task says: rows → what is asked, and what the grader reads."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from thicket_jax.errors import DataError
 from thicket_jax.tasks.language.settings import Options
 from thicket_jax.text import prompts
-from thicket_jax.text.config import Config
 from thicket_jax.text.data.rows import Row
 
 
@@ -23,6 +23,9 @@ class Spec:
         a row that cannot be asked.
       item: a row → what the grader reads, JSON values; a `DataError` for one that it cannot read.
       notes: sentences that the report must say.
+      shot: a row → the answer of a worked example, in the form that is asked for; a `DataError`
+        for a row that has none; None for a task whose rows have none.
+      labels: what stands around a question where worked examples are plain text.
     """
 
     name: str
@@ -30,6 +33,8 @@ class Spec:
     prompt: Callable[[Mapping[str, Any]], str | prompts.Messages]
     item: Callable[[Mapping[str, Any]], dict[str, Any]]
     notes: tuple[str, ...] = ()
+    shot: Callable[[Mapping[str, Any]], str] | None = None
+    labels: tuple[str, str] = prompts.LABELS
 
 
 def read(
@@ -49,29 +54,19 @@ def read(
     asked: list[str | prompts.Messages] = []
     items: list[dict[str, Any]] = []
     for number, row in enumerate(rows):
-        try:
+        file = options.data if number < train else options.test_data or options.data
+        with naming(row, file):
             asked.append(spec.prompt(row))
             items.append(spec.item(row))
-        except DataError as error:
-            shown = json.dumps(row, ensure_ascii=False)
-            file = options.data if number < train else options.test_data or options.data
-            place = f" of {file}" if file else ""
-            raise DataError(f"{error}; mend the row{place} that begins {shown:.100}") from error
     return asked, items
 
 
-def check_fit(options: Options, config: Config, encoded: Sequence[Sequence[int]]) -> None:
-    """Raises `DataError` unless the model has the prompts' tokens, and room for them.
-
-    Args:
-      options: the task's.
-      config: the model's.
-      encoded: token ids, item by item.
-    """
-    prompts.check_lengths(encoded, options.max_tokens, config.max_positions)
-    largest = max(map(max, encoded))
-    if largest >= config.vocab_size:
-        raise DataError(
-            f"{options.model}: its tokenizer gives token {largest}, but config.json has "
-            f"{config.vocab_size} tokens; are they of one checkpoint?"
-        )
+@contextlib.contextmanager
+def naming(row: Row, file: str | None) -> Iterator[None]:
+    """Errors in a row's data show the row, and name its file."""
+    try:
+        yield
+    except DataError as error:
+        shown = json.dumps(row, ensure_ascii=False)
+        place = f" of {file}" if file else ""
+        raise DataError(f"{error}; mend the row{place} that begins {shown:.100}") from error

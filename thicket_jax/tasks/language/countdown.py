@@ -5,7 +5,7 @@ Puzzles are generated, every one of them solvable, or read from files with `numb
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from thicket_jax.errors import ArgumentError, DataError, check_choice
 from thicket_jax.tasks import task
@@ -28,11 +28,13 @@ class Options(settings.Options):
     extraction: str = "strict"
     """strict: the answer stands in <answer> tags; flexible: it may stand elsewhere."""
 
+    STOPS: ClassVar[tuple[str, ...]] = (*settings.Options.STOPS, "\nUse the numbers")
+
     def check(self) -> None:
         """Raises `ArgumentError` for what cannot work."""
         super().check()
         check_choice("extraction", self.extraction, _EXTRACTIONS)
-        for name in ("train_items", "test_items"):
+        for name in ("train_items", "test_items", "few_shot"):
             if self.data is None and getattr(self, name) > MOST_PUZZLES:
                 raise ArgumentError(
                     f"{name}={getattr(self, name)} must be {MOST_PUZZLES} at most, the puzzles "
@@ -48,8 +50,12 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
         assert options.test_items is not None
         folder = options.cache_folder() / "tfds"
         tell("looking for the puzzles, or generating them")
-        train, test = open_puzzles(folder, options.train_items, options.test_items, options.seed)
-        split = Split(train, test, (), {"split": f"generated with seed {options.seed}"})
+        count = options.train_items
+        train, test = open_puzzles(
+            folder, count + options.few_shot, options.test_items, options.seed
+        )
+        how = {"split": f"generated with seed {options.seed}"}
+        split = Split(train[:count], test, (), how, train[count:])
     else:
         split = shared.read_split(options, (("numbers", "nums"), "target"))
 
@@ -57,7 +63,8 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
         numbers, target = puzzle(row)
         return {"numbers": numbers, "target": target, "extraction": options.extraction}
 
-    spec = asking.Spec("countdown", "thicket_jax.text.graders.countdown:grade", prompt, item)
+    grader = "thicket_jax.text.graders.countdown:grade"
+    spec = asking.Spec("countdown", grader, prompt, item, shot=shot)
     return shared.build(options, spec, split, tell)
 
 
@@ -84,3 +91,10 @@ def prompt(row: Mapping[str, Any]) -> str:
         "only. Think step by step, then write the expression alone between <answer> and </answer>, "
         "for example <answer>(1 + 2) * 3</answer>."
     )
+
+
+def shot(row: Mapping[str, Any]) -> str:
+    """Returns a puzzle's solution, as an answer."""
+    if row.get("solution") is None:
+        raise DataError("it has no solution, which --few-shot would show")
+    return f"<answer>{columns.text(row, 'solution')}</answer>"

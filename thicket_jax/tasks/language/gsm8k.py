@@ -4,8 +4,9 @@ Reads the authors' JSONL and the usual parquet: `question`, and `answer` with `#
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from thicket_jax.errors import DataError, check_choice
 from thicket_jax.tasks import task
@@ -29,6 +30,11 @@ class Options(settings.Options):
     extraction: str = "strict"
     """strict: the number after ####; flexible: the last number will do. Both are recorded."""
 
+    STOPS: ClassVar[tuple[str, ...]] = (
+        *settings.Options.STOPS,
+        "\nReason step by step. Then write the final answer",
+    )
+
     def check(self) -> None:
         """Raises `ArgumentError` for what cannot work."""
         super().check()
@@ -45,7 +51,7 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
             raise DataError(f"its answer {solution!r:.80} does not end with a number after ####")
         return {"answer": row["answer"], "extraction": options.extraction}
 
-    spec = asking.Spec("gsm8k", "numeric", prompt, item)
+    spec = asking.Spec("gsm8k", "numeric", prompt, item, shot=shot)
     return shared.build(options, spec, split, tell)
 
 
@@ -56,3 +62,9 @@ def prompt(row: Mapping[str, Any]) -> str | Messages:
         after="\n\nReason step by step. Then write the final answer on a line of its own as #### "
         "followed by the number, for example: #### 42",
     )
+
+
+def shot(row: Mapping[str, Any]) -> str:
+    """Returns a row's worked answer, without the marks of the authors' calculator."""
+    solution = re.sub(r"<<.*?>>", "", columns.text(row, "answer")).strip()
+    return solution if "####" in solution else f"{solution}\n#### {flexible(solution)}"

@@ -6,7 +6,7 @@ The 500 problems are a test set: experts are selected on the training problems o
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from thicket_jax.errors import DataError, check_choice
 from thicket_jax.tasks import task
@@ -32,6 +32,12 @@ class Options(settings.Options):
     extraction: str = "strict"
     """strict: the answer is boxed; flexible: it may stand elsewhere. Both are recorded."""
 
+    STOPS: ClassVar[tuple[str, ...]] = (
+        *settings.Options.STOPS,
+        "\nProblem:",
+        "\nReason step by step, and put the final answer",
+    )
+
     def check(self) -> None:
         """Raises `ArgumentError` for what cannot work."""
         super().check()
@@ -56,10 +62,21 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
         return {"answer": str(answer), "extraction": options.extraction}
 
     grader = "thicket_jax.text.graders.mathematics:grade"
-    return shared.build(options, asking.Spec("math500", grader, prompt, item), split, tell)
+    spec = asking.Spec("math500", grader, prompt, item, shot=shot)
+    return shared.build(options, spec, split, tell)
 
 
 def prompt(row: Mapping[str, Any]) -> str | Messages:
     """Returns what is asked."""
     problem = columns.question(row, "problem", "question")
     return around(problem, after="\n\nReason step by step, and put the final answer in \\boxed{}.")
+
+
+def shot(row: Mapping[str, Any]) -> str:
+    """Returns a row's worked solution, with the answer boxed."""
+    if row.get("solution") is None:
+        raise DataError("it has no solution, which --few-shot would show")
+    solution = columns.text(row, "solution").strip()
+    if boxed(solution) is not None:
+        return solution
+    return f"{solution}\n\nThe final answer is \\boxed{{{columns.text(row, 'answer')}}}."

@@ -8,7 +8,7 @@ import ast
 import dataclasses
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from thicket_jax.errors import ArgumentError, DataError
 from thicket_jax.tasks import task
@@ -33,6 +33,11 @@ class Options(settings.Options):
     """Seconds that a generated program may run."""
     program_megabytes: int = 512
     """Memory that it may take."""
+
+    STOPS: ClassVar[tuple[str, ...]] = (
+        *settings.Options.STOPS,
+        "\nWrite it in Python. It must pass these tests:",
+    )
 
     def check(self) -> None:
         """Raises `ArgumentError` for what cannot work."""
@@ -80,7 +85,7 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
         setup = "\n".join(columns.as_text(part, "setup") for part in parts)
         return {"tests": tests(row), "test_setup_code": setup, "limits": limits}
 
-    spec = asking.Spec("mbpp", "thicket_jax.text.graders.code:grade", prompt, item)
+    spec = asking.Spec("mbpp", "thicket_jax.text.graders.code:grade", prompt, item, shot=shot)
     return shared.build(options, spec, split, tell)
 
 
@@ -116,3 +121,11 @@ def prompt(row: Mapping[str, Any]) -> str | Messages:
         after=f"\n\nWrite it in Python. It must pass these tests:\n\n{shown}\n\nAnswer with one "
         "block of code, between ```python and ```.",
     )
+
+
+def shot(row: Mapping[str, Any]) -> str:
+    """Returns a row's program, as a block."""
+    if not row.get("code"):
+        raise DataError("it has no code, which --few-shot would show")
+    code = "\n".join(columns.text(row, "code").strip().splitlines())
+    return f"```python\n{code}\n```"

@@ -6,7 +6,7 @@ and `is_multiple_answer`. It is published as a test set without a training part.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from thicket_jax.errors import DataError, check_choice
 from thicket_jax.tasks import task
@@ -30,6 +30,12 @@ class Options(settings.Options):
     """Tokens that are generated at most for an answer."""
     extraction: str = "strict"
     """strict: the answer is boxed; flexible: it may stand elsewhere. Both are recorded."""
+
+    STOPS: ClassVar[tuple[str, ...]] = (
+        *settings.Options.STOPS,
+        "\nProblem:",
+        "\nReason step by step, and put the final answer",
+    )
 
     def check(self) -> None:
         """Raises `ArgumentError` for what cannot work."""
@@ -58,7 +64,8 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
         return {**found, "extraction": options.extraction}
 
     grader = "thicket_jax.text.graders.mathematics:grade"
-    return shared.build(options, asking.Spec("olympiadbench", grader, prompt, item), split, tell)
+    spec = asking.Spec("olympiadbench", grader, prompt, item, shot=shot)
+    return shared.build(options, spec, split, tell)
 
 
 def prompt(row: Mapping[str, Any]) -> str | Messages:
@@ -72,3 +79,17 @@ def prompt(row: Mapping[str, Any]) -> str | Messages:
     told = "\n\nReason step by step, and put the final answer in \\boxed{}."
     told += f"{several if row.get('is_multiple_answer') else ''}{unit}"
     return around(question, context, told)
+
+
+def shot(row: Mapping[str, Any]) -> str:
+    """Returns a row's first worked solution, with the answers boxed."""
+    solution = row.get("solution")
+    if isinstance(solution, list):
+        solution = solution[0] if solution else None
+    if solution is None:
+        raise DataError("it has no solution, which --few-shot would show")
+    told = columns.as_text(solution, "solution").strip()
+    answer = columns.either(row, "final_answer", "answer")
+    parts = map(str, answer if isinstance(answer, list) else [answer])
+    final = ", ".join(part.strip().strip("$") for part in parts)
+    return f"{told}\n\nThe final answer is \\boxed{{{final}}}."

@@ -11,9 +11,10 @@ from thicket_jax.tasks.language import asking, settings, shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.graders import GRADERS, find
+from thicket_jax.text.graders.marked import boxed
 from thicket_jax.text.graders.numbers import flexible, strict
 from thicket_jax.text.graders.words import normal
-from thicket_jax.text.prompts import Messages, messages
+from thicket_jax.text.prompts import LABELS, Messages, messages
 
 _EXTRACTIONS = ("strict", "flexible")
 _EXTRACTING = ("numeric", "math")  # graders that find an answer in two ways
@@ -100,7 +101,13 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
             found["choices"] = _choices(row[options.choices], found["answer"], options.choices)
         return found
 
-    return shared.build(options, asking.Spec("qa", options.grader, prompt, item), split, tell)
+    def shot(row: Mapping[str, Any]) -> str:
+        return _shown(row[options.answer], options)
+
+    # A prompt of the user's own has its own words for what is a question and what an answer.
+    labels = LABELS if options.prompt == "{question}" else ("", "")
+    spec = asking.Spec("qa", options.grader, prompt, item, shot=shot, labels=labels)
+    return shared.build(options, spec, split, tell)
 
 
 class _Prompt(string.Formatter):
@@ -131,6 +138,19 @@ def _answer(value: Any, grader: str) -> Any:
     if grader == "math" and not all(part.strip() for part in _texts(parts, "answer") or [""]):
         raise DataError(f"its answer {value!r:.80} is empty")
     return value
+
+
+def _shown(value: Any, options: Options) -> str:
+    """The right answer as an example shows it: in the form that the grader wants strictly."""
+    parts = _texts(value if isinstance(value, list) else [value], "answer")
+    if not any(part.strip() for part in parts):
+        raise DataError(f"its answer {value!r:.80} is empty")
+    text = ", ".join(parts) if options.grader == "math" else parts[0]
+    if options.extraction == "strict" and options.grader == "math" and boxed(text) is None:
+        return f"\\boxed{{{text}}}"
+    if options.extraction == "strict" and options.grader == "numeric" and "####" not in text:
+        return f"#### {text}"
+    return text
 
 
 def _texts(values: list[Any], name: str) -> list[str]:

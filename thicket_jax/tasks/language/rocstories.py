@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import string
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,11 @@ class Options(settings.Options):
     reward: str = "exact"
     """What experts are selected by: exact, position or adjacency; only exact orders are right."""
 
+    STOPS: ClassVar[tuple[str, ...]] = (
+        *settings.Options.STOPS,
+        "\nThese sentences of a story are in the wrong order",
+    )
+
     def check(self) -> None:
         """Raises `ArgumentError` for what cannot work."""
         super().check()
@@ -56,7 +61,7 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
             "training items are that score, figures on test items are exact orders.",
         )
     grader = "thicket_jax.text.graders.sequence:grade"
-    spec = asking.Spec("rocstories", grader, prompt, item, notes)
+    spec = asking.Spec("rocstories", grader, prompt, item, notes, shot)
     return shared.build(options, spec, split, tell)
 
 
@@ -99,3 +104,8 @@ def prompt(row: Mapping[str, Any]) -> str:
         "in which the story makes sense. Write the letters of all sentences in that order between "
         "<answer> and </answer>, separated by commas."
     )
+
+
+def shot(row: Mapping[str, Any]) -> str:
+    """Returns the right order, as an answer."""
+    return f"<answer>{', '.join(shuffled(row)[1])}</answer>"

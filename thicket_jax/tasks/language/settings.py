@@ -2,7 +2,9 @@
 
 import dataclasses
 import pathlib
-from typing import ClassVar, Self
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -10,10 +12,14 @@ from thicket_jax.errors import ArgumentError, check_count
 from thicket_jax.experts.low_rank import LowRank
 from thicket_jax.tasks import task
 from thicket_jax.text.config import DTYPES, read_config
+from thicket_jax.text.templates import arguments, has_template
 
 _KS = (1, 10, 50)
 _WORKERS_PER_CORE = 8
 _TEMPERATURES = 1e-3, 1e3
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+# Options that a record has only where they are not these, as records from before have none.
+_LATER = {"template": [], "few_shot": 0, "stop": [], "task_stops": None, "temperature": 0.0}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,20 @@ class Options(task.Options):
     """Apply the tokenizer's chat template; default: if it has one."""
     system: str | None = None
     """System message, or a paragraph before the prompt where no template is applied."""
+    template: tuple[str, ...] = ()
+    """KEY=VALUE for the chat template, such as enable_thinking=false; a value is JSON, or else
+    text."""
+    few_shot: int = 0
+    """Worked examples before every prompt, the same for all, from rows of the training file that
+    are neither training nor test items."""
+    stop: tuple[str, ...] = ()
+    r"""Text before which an answer ends, beside the task's own; \n in it is a line break."""
+    task_stops: bool | None = None
+    """End answers before the task's own stop strings, at which a base model goes on to its next
+    question (the report has them); default: where no chat template is applied."""
+    temperature: float = 0.0
+    """Temperature of the answers to training items, which experts are selected by; 0 is greedy, as
+    answers to test items always are."""
     rows: int = 0
     """Prompts decoded side by side for each expert; 0 fits them to the memory."""
     sample_temperature: float = 0.7
@@ -58,6 +78,8 @@ class Options(task.Options):
     """Allow experts to be selected on a published test set; the report says so."""
 
     PRECISIONS: ClassVar[tuple[str, ...]] = ("auto", *DTYPES)
+    STOPS: ClassVar[tuple[str, ...]] = ("\nQuestion:",)
+    """The task's own stop strings: how its next question would begin."""
 
     def resolved(self) -> Self:
         """Returns the options with paths made absolute and defaults filled in.
@@ -83,6 +105,9 @@ class Options(task.Options):
             test_items=self.train_items if self.test_items is None else self.test_items,
         )
         found.check()
+        if found.task_stops is None and self.STOPS:
+            template = has_template(found.model) if self.chat is None else self.chat
+            found = dataclasses.replace(found, task_stops=not template)
         if found.rounded is None and found.noise == LowRank.name:
             auto = found.precision == "auto"
             dtype = read_config(found.model).dtype if auto else found.precision
@@ -94,7 +119,7 @@ class Options(task.Options):
         """Raises `ArgumentError` for what cannot work."""
         super().check()
         check_count("max_tokens", self.max_tokens)
-        for name in ("rows", "grade_workers"):
+        for name in ("rows", "grade_workers", "few_shot"):
             if getattr(self, name) < 0:
                 raise ArgumentError(f"{name}={getattr(self, name)} must be 0 or more")
         most = _WORKERS_PER_CORE * task.cores()
@@ -104,10 +129,12 @@ class Options(task.Options):
                 "each core here"
             )
         low, high = _TEMPERATURES
-        if not low <= self.sample_temperature <= high:
-            raise ArgumentError(
-                f"sample_temperature={self.sample_temperature} must be {low} to {high}"
-            )
+        for name, zero in (("sample_temperature", ""), ("temperature", "0 (greedy), or ")):
+            value = getattr(self, name)
+            if not (low <= value <= high or (zero and value == 0)):
+                raise ArgumentError(f"{name}={value} must be {zero}{low} to {high}")
+        arguments(self.template)
+        stop_strings(self.stop)
         task.check_seconds("grade_seconds", self.grade_seconds)
         if not float(np.finfo(np.float32).tiny) <= self.sample_top_p <= 1:
             raise ArgumentError(
@@ -120,9 +147,42 @@ class Options(task.Options):
         if self.data is None:
             names = ("test_data", "allow_test_selection")
             found |= dict.fromkeys(names, "belongs to --data")
+        if self.chat is False:
+            found["template"] = "belongs to a chat template, and prompts are plain text here"
+        if not self.STOPS:
+            found["task_stops"] = "is of no use: this task has no stop strings of its own"
         return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the options as a JSON object; those of `_LATER` only where they do something."""
+        values = super().to_json()
+        return {name: x for name, x in values.items() if name not in _LATER or x != _LATER[name]}
+
+    def stops(self) -> tuple[str, ...]:
+        """Returns the stop strings, those of the task first."""
+        own = self.STOPS if self.task_stops else ()
+        return tuple(dict.fromkeys((*own, *stop_strings(self.stop))))
 
 
 def absolute(path: str) -> str:
     """Returns a path that stays right when a run is resumed from another folder."""
     return str(pathlib.Path(path).expanduser().resolve())
+
+
+def stop_strings(words: Sequence[str]) -> tuple[str, ...]:
+    r"""Returns the texts that --stop names: \n, \t, \r and \\ are read as what they stand for.
+
+    Raises:
+      ArgumentError: one is empty, or there twice.
+
+    Example:
+      >>> stop_strings([r"\nQuestion:", "###"])
+      ('\nQuestion:', '###')
+    """
+    found = [re.sub(r"\\([ntr\\])", lambda match: _ESCAPES[match[1]], word) for word in words]
+    for word in found:
+        if not word:
+            raise ArgumentError("--stop is empty; give it a text, or leave it out")
+        if found.count(word) > 1:
+            raise ArgumentError(f"--stop {word!r} is there twice; give it once")
+    return tuple(found)

@@ -14,14 +14,14 @@ import jax
 import numpy as np
 
 from thicket_jax.ensembles.combine import combine_rules
-from thicket_jax.errors import ArgumentError, DataError
+from thicket_jax.errors import ArgumentError
 from thicket_jax.experts.leaves import check_useful_rank
 from thicket_jax.mapping.devices import memory_bytes
 from thicket_jax.scoring.metrics import metric
 from thicket_jax.search.problem import Answering, Problem
 from thicket_jax.tasks import task
-from thicket_jax.tasks.language import asking
 from thicket_jax.tasks.language.asking import Spec
+from thicket_jax.tasks.language.prompting import ask
 from thicket_jax.tasks.language.reader import Reader, items_digest
 from thicket_jax.tasks.language.settings import Options
 from thicket_jax.text import pretrained, prompts
@@ -48,28 +48,20 @@ def build(options: Options, spec: Spec, split: Split, tell: task.Tell = task.qui
     dtype = config.dtype if options.precision == "auto" else options.precision
     check_useful_rank(abstract(config, dtype), options.law())
     tokenizer = prompts.open_tokenizer(options.model)
-    ends = dict.fromkeys((*config.eos_ids, *tokenizer.eos_ids))
-    if any(end >= config.vocab_size for end in ends):
-        raise DataError(
-            f"{options.model}: its tokenizer's end token is {max(ends)}, but config.json has "
-            f"{config.vocab_size} tokens; are they of one checkpoint?"
-        )
-    config = dataclasses.replace(config, eos_ids=tuple(ends))
-    rows = [*split.train, *split.test]
-    asked, items = asking.read(rows, len(split.train), spec, options)
-    encoded = [prompts.render(tokenizer, text, options.system, options.chat) for text in asked]
     # Before the weights are read, which may take minutes.
-    asking.check_fit(options, config, encoded)
+    asked = ask(options, spec, split, tokenizer, config)
+    config = dataclasses.replace(config, eos_ids=(*asked.ends, *asked.stopping))
     tell(f"loading the weights of {pathlib.Path(options.model).name}")
     model = pretrained.load(options.model, options.precision)
     model = dataclasses.replace(model, config=config)
-    width = prompts.bucket(max(map(len, encoded)))
+    width = prompts.bucket(max(map(len, asked.encoded)))
     count = len(split.train)
     side_by_side = _rows(options, model, width, count)
     layout = {"rows": side_by_side, "chunks": -(-count // side_by_side), "width": width}
     pad = tokenizer.pad_id if tokenizer.pad_id < config.vocab_size else 0  # what it is is masked
-    batches = _batches(encoded, count, layout, pad)
-    graded = {"items": items_digest(spec.grader, items)}
+    batches = _batches(asked.encoded, count, layout, pad)
+    graded = {"items": items_digest(spec.grader, asked.items, asked.stops)}
+    scored = {**graded, **sampling(options.seed, options.temperature)}
     greedy = {**graded, **sampling(options.seed)}
     drawn = {
         **graded,
@@ -78,16 +70,15 @@ def build(options: Options, spec: Spec, split: Split, tell: task.Tell = task.qui
     sizes = [count] + [int((batch["row"] >= 0).sum()) for batch in batches[1:]]
     graders = Graders(
         spec.grader,
-        items,
+        asked.items,
         workers=options.grade_workers or None,
         timeout=options.grade_seconds,
     )
-    read = Reader(graders, tokenizer, config.eos_ids, tuple(sizes))
-    template = options.chat or (options.chat is None and tokenizer.has_chat_template)
+    read = Reader(graders, tokenizer, asked.ends, asked.stops, tuple(sizes))
     problem = Problem(
         score_fn=decoder(config, options.max_tokens, model.dtype),
         params=model.params,
-        train={**batches[0], **greedy},
+        train={**batches[0], **scored},
         metric=metric("accuracy"),
         combines=combine_rules("majority_vote", "weighted_vote"),
         grade=lambda outputs: read(0, outputs),
@@ -109,13 +100,14 @@ def build(options: Options, spec: Spec, split: Split, tell: task.Tell = task.qui
         provenance={
             "data": split.provenance,
             "grader": spec.grader,
-            "chat_template": bool(template),
+            "chat_template": asked.template,
             "prompt_tokens": width,
             "decoded_side_by_side": side_by_side,
             "sampling": {
                 "temperature": options.sample_temperature,
                 "top_p": options.sample_top_p,
             },
+            "asked": asked.about,
         },
         close=graders.close,
     )

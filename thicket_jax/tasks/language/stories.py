@@ -6,7 +6,7 @@ an animal by name, and the continuation is right if it names it again, as a whol
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -48,6 +48,8 @@ class Options(settings.Options):
     chat: bool | None = False
     """Apply the tokenizer's chat template; a story is continued without."""
 
+    STOPS: ClassVar[tuple[str, ...]] = ()
+
     def check(self) -> None:
         """Raises `ArgumentError` for what cannot work."""
         super().check()
@@ -62,7 +64,8 @@ class Options(settings.Options):
     def unread(self) -> dict[str, str]:
         """Returns which options nothing reads beside the others, and why."""
         names = ("data", "test_data", "allow_test_selection")
-        return super().unread() | dict.fromkeys(names, "is of no use: stories makes its prompts")
+        found = super().unread() | dict.fromkeys(names, "is of no use: stories makes its prompts")
+        return found | {"few_shot": "is of no use: a story has no right answer to show"}
 
 
 def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:

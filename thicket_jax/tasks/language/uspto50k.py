@@ -6,7 +6,7 @@ Rows: `product` and `reactants` (also `prod_smiles`, `products`, `reactant`), or
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from thicket_jax.errors import DataError
 from thicket_jax.tasks import task
@@ -29,6 +29,11 @@ class Options(settings.Options):
     max_tokens: int = 256
     """Tokens that are generated at most for an answer."""
 
+    STOPS: ClassVar[tuple[str, ...]] = (
+        *settings.Options.STOPS,
+        "\nThe product of a reaction, as a SMILES string,",
+    )
+
 
 def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
     """Makes the task; raises a one-line error for what cannot be used."""
@@ -49,7 +54,8 @@ def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:
             '"thicket-jax[text]".',
         )
     grader = "thicket_jax.text.graders.smiles:grade"
-    return shared.build(options, asking.Spec("uspto50k", grader, prompt, item, notes), split, tell)
+    spec = asking.Spec("uspto50k", grader, prompt, item, notes, shot)
+    return shared.build(options, spec, split, tell)
 
 
 def reaction(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -76,3 +82,8 @@ def prompt(row: Mapping[str, Any]) -> str:
         "was it made from? Write their SMILES strings, separated by dots, between <answer> and "
         "</answer>."
     )
+
+
+def shot(row: Mapping[str, Any]) -> str:
+    """Returns the reactants, as an answer."""
+    return f"<answer>{reaction(row)[1]}</answer>"

@@ -31,12 +31,14 @@ class Split:
       test: rows of the test items, in order; none equals a training item.
       notes: what a report must say of the split, one sentence each.
       provenance: JSON values: each file's name, rows, SHA-256 and use, and how it was split.
+      spare: the other rows of the training files, each different from all items and each other.
     """
 
     train: list[Row]
     test: list[Row]
     notes: tuple[str, ...]
     provenance: dict[str, Any]
+    spare: Sequence[Row] = ()
 
 
 def open_split(
@@ -121,13 +123,18 @@ def open_split(
     if len(train) < train_items:
         kind = f"training items ({how})" + (" that are not test items" if dropped else "")
         raise _too_few(named, len(train), kind, train_items)
+    train, rest = train[:train_items], train[train_items:]
+    spare = {same(row): row for row in reversed(rest)}
+    for row in train:
+        spare.pop(same(row), None)
     used = ("train", "test") if test_files else ("train and test", "")
     provenance = {
         "split": how,
         "files": [_provenance(file, used[0]) for file in files]
         + [_provenance(file, used[1]) for file in test_files],
     }
-    return Split(train[:train_items], test, tuple(dict.fromkeys(notes)), provenance)
+    spared = list(reversed(spare.values()))
+    return Split(train, test, tuple(dict.fromkeys(notes)), provenance, spared)
 
 
 def _is_published(path: pathlib.Path, published: Any) -> bool:
@@ -183,7 +190,7 @@ def _shuffled(
     train_items: int,
     test_items: int | None,
 ) -> tuple[list[Row], list[Row], list[str]]:
-    """The different rows of one file in a random order: from the front, from the back, notes."""
+    """The different rows of one file in a random order: all but test items; these; notes."""
     different: dict[str, Row] = {}
     for row in pool:
         different.setdefault(same(row), row)
@@ -200,7 +207,8 @@ def _shuffled(
     notes = [f"{named} was split at random without overlap (seed {seed}): no test file beside it"]
     if len(items) < len(pool):
         notes.append(f"{len(pool) - len(items)} rows of {named} repeat an item and were left out")
-    return front[:train_items], front[: train_items - 1 : -1], notes
+    last = train_items if test_items is None else len(items) - test_items
+    return front[:last], front[: last - 1 : -1], notes
 
 
 def _too_few(named: str, found: int, kind: str, asked: int) -> DataError:
