@@ -358,6 +358,8 @@ def _logged(record: "RunRecord", plane: "Plane", mine: dict[str, Any]) -> dict[s
     seen, recipe = record.items_seen, record.experts["population"]
     if any(recipe[k] != mine[k] for k in ("prng", "key", "noise")):
         return {}  # a second task's run of other experts
+    if record.config["options"].get("temperature"):
+        return {}  # sampled answers: all points of a plane share the draws of one expert
     rows = record.experts["experts"]
     for m, name in enumerate(plane.marks):
         for i, row in enumerate(rows):

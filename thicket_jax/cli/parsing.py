@@ -100,7 +100,11 @@ def parse(kind: Any, words: list[str], prog: str) -> Any:
         # An optional number is read as a number: of a union, tyro says a paragraph.
         return {int | None: _number(int), float | None: _number(float)}.get(info.type)
 
-    given(words, repeated(kind))
+    several = repeated(kind)
+    given(words, several)
+    for option, after in zip(words, words[2:], strict=False):
+        if option[2:].replace("-", "_") in several and not after.startswith("-"):
+            raise ArgumentError(f"{option} takes one text; give it again for {after!r:.60}")
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):

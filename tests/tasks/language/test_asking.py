@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from language_cases import CASES, MBPP, QA
 from language_models import make_checkpoint
 from language_tasks import asked, build, refused, said, write
 
-from thicket_jax.cli import machine, parsing
+from thicket_jax.cli import landscape, machine, parsing
 from thicket_jax.errors import ArgumentError, DataError
 from thicket_jax.runs import files
 from thicket_jax.tasks.language import (
@@ -141,7 +142,7 @@ def test_examples_are_the_same_for_all_prompts_and_no_items(models, tokenizer, d
     with pytest.raises(ArgumentError, match="--few-shot 6 takes .* have 5 such; lower it, --train"):
         shown(few_shot=6)
     # An example that would be cut.
-    with pytest.raises(ArgumentError, match="--stop 'n ' would cut an answer like .* 'n .'; leave"):
+    with pytest.raises(ArgumentError, match="string 'n ' would cut answers like .* 'n .'; leave"):
         shown(few_shot=1, stop=("n ",))
 
 
@@ -270,6 +271,19 @@ def test_training_answers_are_sampled_and_test_answers_greedy(models, data, in_p
     assert files.fingerprint(warm.answering.pieces) == files.fingerprint(cold.answering.pieces)
 
 
+def test_a_plane_of_sampled_answers_is_not_held_against_the_log():
+    recipe = {"prng": "threefry2x32", "key": [0, 0], "noise": {}}
+    row = {"id": 3, "sign": 1.0, "sigma": 0.5, "failed": False, "score": 0.25}
+    record = SimpleNamespace(
+        items_seen=None, experts={"population": recipe, "experts": [row]}, config={"options": {}}
+    )
+    plane = SimpleNamespace(kind="experts", marks={"first": (1, 0)})
+    mine = recipe | {"ids": [3], "signs": [1.0], "sigmas": [0.5]}
+    assert landscape._logged(record, plane, mine) == {"first": 0.25}
+    record.config["options"]["temperature"] = 0.7
+    assert landscape._logged(record, plane, mine) == {}
+
+
 def test_options_may_be_repeated_where_they_are_texts():
     words = [
         "--stop",
@@ -290,6 +304,7 @@ def test_options_may_be_repeated_where_they_are_texts():
     for words, found in (
         (["--stop", ""], "--stop is empty"),
         (["--stop"], "--stop"),
+        (["--stop", "a", "b"], "--stop takes one text; give it again for 'b'"),
         (["--num", "1", "--stop", "a", "--num", "2"], "--num is given twice"),
     ):
         with pytest.raises(ArgumentError, match=found):

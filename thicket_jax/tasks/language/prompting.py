@@ -87,7 +87,7 @@ def ask(
         **({"template arguments": given} if given else {}),
         **({"system message": options.system} if options.system else {}),
         "worked examples": len(examples),
-        "end tokens": [tokenizer.written([end]) for end in ends],
+        "end tokens": [tokenizer.written([end]) or str(end) for end in ends],
         "stop strings": list(stops),
         "most tokens of an answer": options.max_tokens,
         "answers to train items": _decoding(options.temperature),
@@ -127,8 +127,9 @@ def _check_examples(examples: Sequence[prompts.Shot], stops: Sequence[str]) -> N
         for stop in stops:
             if stop in answer.strip():
                 raise ArgumentError(
-                    f"--stop {stop!r} would cut an answer like the worked example {answer!r:.80}; "
-                    "leave it out, or --few-shot"
+                    f"the stop string {stop!r} would cut answers like the worked example "
+                    f"{answer!r:.60}; leave out --few-shot or the stop string (--stop, or say "
+                    "--no-task-stops)"
                 )
 
 
