@@ -316,17 +316,17 @@ def test_models_of_the_libraries():
 
 
 def test_the_decoder_with_its_cache(tmp_path):
-    from thicket_jax.text import decode, pretrained
+    from thicket_jax.text import choosing, decode, pretrained
 
     model = pretrained.load(language_models.make_checkpoint(tmp_path / "tiny"))
     run = decode.decoder(model.config, 4, "float32")
     # Of its own: after some prompts all three experts write the same.
-    tokens = jnp.asarray(np.random.default_rng(1).integers(2, 40, (1, 3, 6)), jnp.int32)
-    batch = {
+    tokens = jnp.asarray(np.random.default_rng(1).integers(2, 40, (2, 2, 6)), jnp.int32)
+    batch = {  # more prompts than rows: refilled
         "tokens": tokens,
-        "start": jnp.asarray([[0, 2, 6]], jnp.int32),
-        "row": jnp.arange(3, dtype=jnp.int32)[None],
-        **{name: jnp.asarray(x) for name, x in decode.sampling(0).items()},
+        "start": jnp.asarray([[0, 2], [1, 6]], jnp.int32),
+        "row": jnp.arange(4, dtype=jnp.int32).reshape(2, 2),
+        **{name: jnp.asarray(x) for name, x in choosing.sampling(0).items()},
     }
     draw = jnp.zeros((), jnp.int32)
     assert tj.matrix_axes(run, model.params, batch, draw) == ()

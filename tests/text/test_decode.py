@@ -1,7 +1,6 @@
 """Decoding: equal to transformers token for token, and the same alone, in blocks and on devices."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 
@@ -14,7 +13,7 @@ from language_models import CONFIG, STORIES, make_checkpoint
 import thicket_jax as tj
 from thicket_jax.mapping.placement import place
 from thicket_jax.tasks.language import stories
-from thicket_jax.text import attention, decode, pretrained, prompts
+from thicket_jax.text import attention, choosing, decode, pretrained, prompts
 from thicket_jax.text.cache import cache_bytes, empty_cache
 from thicket_jax.text.model import forward
 
@@ -34,7 +33,7 @@ def batch_of(lengths, *, chunks=1, width=8, temperature=0.0, top_p=1.0, first=0,
     ids = [random.integers(2, CONFIG["vocab_size"], length).tolist() for length in lengths]
     rows = -(-len(lengths) // chunks)
     laid = prompts.lay_out(ids, rows=rows, chunks=chunks, width=width, pad_id=0, first=first)
-    return {**laid, **decode.sampling(3, temperature, top_p)}, ids
+    return {**laid, **choosing.sampling(3, temperature, top_p)}, ids
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +81,7 @@ def test_padding_and_filler_rows_change_nothing_and_chunks_follow_one_another(ti
     _, ids, fn, out = decoded
     wide = {
         **prompts.lay_out(ids, rows=3, chunks=2, width=12, pad_id=9),
-        **decode.sampling(0),
+        **choosing.sampling(0),
     }
     found = fn(tiny.params, wide, np.int32(0))["tokens"].reshape(6, T)
     np.testing.assert_array_equal(found[:4], out["tokens"][0])
@@ -142,7 +141,7 @@ def test_sampling_is_keyed_by_draw_row_and_step(tiny):
     # The same item in another place of another batch is the same text.
     moved = {
         **prompts.lay_out(ids[2:] + ids[:2], rows=4, chunks=1, width=8, pad_id=0),
-        **decode.sampling(3, 1.5),
+        **choosing.sampling(3, 1.5),
     }
     moved["row"] = np.asarray([[2, 3, 0, 1]], np.int32)
     found = np.asarray(raw(tiny.params, moved, np.int32(0))["tokens"])
@@ -160,8 +159,8 @@ def test_sampled_frequencies_are_the_softmax():
     batch = {"row": jnp.arange(R, dtype=jnp.int32)}
     step, draw = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
     for temperature, top_p in ((1.0, 1.0), (0.5, 1.0), (1.0, 0.7)):
-        entries = {**batch, **decode.sampling(0, temperature, top_p)}
-        drawn = jax.jit(decode.next_tokens)(jnp.tile(logits, (R, 1)), entries, draw, step)
+        entries = {**batch, **choosing.sampling(0, temperature, top_p)}
+        drawn = jax.jit(choosing.next_tokens)(jnp.tile(logits, (R, 1)), entries, draw, step)
         wanted = np.exp(np.asarray(logits) / temperature)
         if top_p < 1:
             wanted = wanted * np.asarray([1, 1, 0, 0])  # .5 + .3 is the first sum to reach .7
@@ -172,7 +171,7 @@ def test_sampled_frequencies_are_the_softmax():
 
 def test_the_argmax_is_the_first_largest_and_stays_in_range():
     logits = jnp.asarray([[1.0, 3.0, 3.0], [jnp.nan, 1.0, 2.0], [-jnp.inf, -jnp.inf, 0.0]])
-    assert decode.first_largest(logits).tolist() == [1, 2, 2]
+    assert choosing.first_largest(logits).tolist() == [1, 2, 2]
 
 
 def test_a_model_that_breaks_is_not_finite(tiny, decoded):
@@ -188,10 +187,13 @@ def test_long_prompts_attend_in_chunks_of_queries(monkeypatch):
         for shape in ((2, 12, 2, 3, 4), (2, 2, 4, 12), (2, 2, 4, 12))
     )
     mask = np.broadcast_to(np.tril(np.ones((12, 12), bool)), (2, 12, 12))
-    run = functools.partial(jax.jit, static_argnums=4)
-    whole = run(lambda *x: attention.attend(*x))(queries, keys, values, mask, 0.5)
+
+    def run(queries, keys, values, mask):
+        return attention.attend(queries, (keys,), (values,), (mask,), 0.5)
+
+    whole = jax.jit(lambda *x: run(*x))(queries, keys, values, mask)
     monkeypatch.setattr(attention, "_SCORES", 4 * 2 * 6 * 12 * 5)  # five queries: chunks of four
-    chunked = run(lambda *x: attention.attend(*x)).lower(queries, keys, values, mask, 0.5)
+    chunked = jax.jit(lambda *x: run(*x)).lower(queries, keys, values, mask)
     assert "while" in chunked.as_text()
     np.testing.assert_allclose(chunked.compile()(queries, keys, values, mask), whole, rtol=1e-5)
 
@@ -232,7 +234,7 @@ def told():
     ids = [prompts.render(tokenizer, text, None, False) for text in asked]
     batch = {
         **prompts.lay_out(ids, rows=64, chunks=1, width=48, pad_id=0),
-        **decode.sampling(0),
+        **choosing.sampling(0),
     }
     fn = jax.jit(decode.decoder(model.config, 48, model.dtype))
     found = np.asarray(fn(model.params, batch, np.int32(0))["tokens"])[0]

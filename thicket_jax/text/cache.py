@@ -1,5 +1,6 @@
 """Keys and values of the tokens so far: made once at their full size, and written in place."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -8,8 +9,29 @@ import jax.numpy as jnp
 from thicket_jax.text.config import Config
 
 Cache = dict[str, Any]
-"""`end`: int32 [], slots in use; `keys` and `values`: [L, B, H_kv, d, T], or a tuple of L arrays
-where layers are unrolled."""
+"""`end`: int32 [], the slot of the next token; `keys` and `values`: [L, B, H_kv, d, T], or a tuple
+of L arrays where layers are unrolled."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Around:
+    """What is around the slots of a cache.
+
+    Attributes:
+      shared: `keys` and `values` of one row, [L, 1, H_kv, d, F] or a tuple of L, that come before
+        every row; {} for none.
+      ring: whether the first slot comes after the last.
+      length: tokens of the longest text, which some ropes ask for; None: as many as slots.
+    """
+
+    shared: dict[str, Any] = dataclasses.field(default_factory=dict)
+    ring: bool = False
+    length: int | None = None
+
+    @property
+    def prefix(self) -> int:
+        """Number of tokens that all rows share, F."""
+        return jax.tree.leaves(self.shared)[0].shape[-1] if self.shared else 0
 
 
 def unrolled(unroll: bool | None = None) -> bool:

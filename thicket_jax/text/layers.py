@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from thicket_jax.text.attention import attend, attend_step, rotate
+from thicket_jax.text.attention import Attended, Masks, attend, attend_step, rotate
 from thicket_jax.text.config import Config, Mixture
 
 _HELD = 2**26  # bytes of what a group of a mixture's experts computes, if there are more experts
@@ -96,16 +96,16 @@ class Attention(nnx.Module):
         self,
         x: jax.Array,
         table: tuple[jax.Array, jax.Array],
-        mask: jax.Array,
-        keep: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+        mask: Masks,
+        keep: Callable[[jax.Array, jax.Array], tuple[Attended, Attended]],
     ) -> jax.Array:
         """Returns [B, S, D].
 
         Args:
           x: [B, S, D].
           table: cosines and sines [B, S, d].
-          mask: bool [B, S, T], the slots that each token sees.
-            keep: takes the new keys and values [B, H_kv, d, S]; returns all [B, H_kv, d, T].
+          mask: the slots that each token sees.
+          keep: takes the new keys and values [B, H_kv, d, S]; returns all that is attended.
         """
         config = self.config
         B, S, _ = x.shape
@@ -124,11 +124,11 @@ class Attention(nnx.Module):
         queries, keys = rotate(queries, table), rotate(keys, table)
         # Slots are the last axis: a step's products then run along contiguous memory.
         keys, values = jnp.transpose(keys, (0, 2, 3, 1)), jnp.transpose(values, (0, 2, 3, 1))
-        keys, values = keep(keys, values)
+        all_keys, all_values = keep(keys, values)
         queries = queries.reshape(B, S, config.num_kv_heads, groups, d)
         out = attend_step if S == 1 else attend
         scale, softcap = config.attention_scale, config.attention_softcap
-        mixed = out(queries, keys, values, mask, scale, softcap)
+        mixed = out(queries, all_keys, all_values, mask, scale, softcap)
         return self.o_proj(mixed.reshape(B, S, config.num_heads * d).astype(x.dtype))
 
 
@@ -252,7 +252,7 @@ class Layer(nnx.Module):
         for name in filter(None, self.norms):
             setattr(self, name, RMSNorm(config, config.hidden_size, dtype=dtype))
 
-    def __call__(self, x: jax.Array, table: Any, mask: jax.Array, keep: Any) -> jax.Array:
+    def __call__(self, x: jax.Array, table: Any, mask: Masks, keep: Any) -> jax.Array:
         """Returns [B, S, D]; takes what the attention takes."""
         x = self._added(x, lambda x: self.self_attn(x, table, mask, keep), *self.norms[:2])
         return self._added(x, getattr(self, self.block), *self.norms[2:])

@@ -9,6 +9,7 @@ Shapes: B rows, S new tokens, T cache slots.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from flax import nnx
 
 from thicket_jax.experts.stacks import Stack
 from thicket_jax.text.attention import capped, seen
-from thicket_jax.text.cache import Cache, empty_cache
+from thicket_jax.text.cache import Around, Cache, empty_cache
 from thicket_jax.text.config import Config
 from thicket_jax.text.layers import Embedding, Layer, Linear, RMSNorm
 from thicket_jax.text.rope import Rope, rotary_table
@@ -71,6 +72,24 @@ def forward(
     Returns:
       Logits, float32 [B, S, V], and the cache with these tokens in it.
     """
+    x, cache = hidden(config, params, tokens, positions, cache, attention_mask, unroll)
+    return logits(config, params, x[:, -1:] if last_only else x), cache
+
+
+def hidden(
+    config: Config,
+    params: Any,
+    tokens: jax.Array,
+    positions: jax.Array,
+    cache: Cache | None,
+    attention_mask: jax.Array,
+    unroll: bool | None = None,
+    around: Around | None = None,
+) -> tuple[jax.Array, Cache]:
+    """Returns what the last layer says of every token, [B, S, D], and the cache; see `forward`.
+
+    `around` says where the cache lies; by default nothing is around it.
+    """
     model = params["model"]
     x = model["embed_tokens"]["weight"][tokens]
     if config.embedding_multiplier != 1:
@@ -78,46 +97,75 @@ def forward(
     if cache is None:
         cache = empty_cache(config, tokens.shape[0], tokens.shape[1], x.dtype, unroll)
     run = _unrolled if isinstance(cache["keys"], tuple) else _scanned
-    x, keys, values = run(config, model["layers"].tree, x, positions, cache, attention_mask)
-    if last_only:
-        x = x[:, -1:]
-    x = nnx.merge(_norm_graph(config), model["norm"])(x)
-    head = model["embed_tokens"] if config.tied else params["lm_head"]
-    logits = jnp.einsum("bsi,oi->bso", x, head["weight"], preferred_element_type=jnp.float32)
-    logits = logits.astype(jnp.float32)
-    if config.logits_divisor != 1:
-        logits = logits / config.logits_divisor
-    logits = capped(logits, config.logit_softcap)
+    around = around or Around()
+    layers = model["layers"].tree
+    x, keys, values = run(config, layers, x, positions, cache, attention_mask, around)
     end = jnp.asarray(cache["end"] + tokens.shape[1], jnp.int32)
-    return logits, {"end": end, "keys": keys, "values": values}
+    return x, {"end": end, "keys": keys, "values": values}
+
+
+def logits(config: Config, params: Any, x: jax.Array) -> jax.Array:
+    """Returns the logits, float32 [B, S, V], of what the last layer says, [B, S, D]."""
+    x = nnx.merge(_norm_graph(config), params["model"]["norm"])(x)
+    head = params["model"]["embed_tokens"] if config.tied else params["lm_head"]
+    found = jnp.einsum("bsi,oi->bso", x, head["weight"], preferred_element_type=jnp.float32)
+    found = found.astype(jnp.float32)
+    if config.logits_divisor != 1:
+        found = found / config.logits_divisor
+    return capped(found, config.logit_softcap)
+
+
+def _visible(
+    mask: jax.Array, positions: jax.Array, end: Any, around: Around
+) -> Callable[[Any], Any]:
+    """Returns window → masks of what the new tokens see."""
+    S, T = mask.shape[-2:]
+    slots = jnp.arange(T, dtype=jnp.int32)[None]
+    distance = (jnp.arange(S, dtype=jnp.int32) + end)[:, None] - slots
+    if around.ring:
+        distance = distance % T
+    return lambda window: seen(mask, window, distance, positions, around.prefix)
 
 
 def _unrolled(
-    config: Config, layers: Any, x: jax.Array, positions: Any, cache: Cache, mask: jax.Array
+    config: Config,
+    layers: Any,
+    x: jax.Array,
+    positions: Any,
+    cache: Cache,
+    mask: jax.Array,
+    around: Around,
 ) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
     """Runs layer after layer; a cache is an array for each."""
     end, T = cache["end"], mask.shape[-1]
-    tables = _rotary_tables(config, positions, cache)
+    tables = _rotary_tables(config, positions, cache, around)
     kept = {name: list(cache[name]) for name in ("keys", "values")}
+    visible, shared = _visible(mask, positions, end, around), around.shared
     for i, (rope, window) in enumerate(zip(config.ropes, config.windows, strict=True)):
 
         def keep(*new: jax.Array, i: int = i) -> Any:
-            for held, slots in zip(kept.values(), new, strict=True):
+            for (name, held), slots in zip(kept.items(), new, strict=True):
                 slots = slots.astype(held[i].dtype)
                 held[i] = jax.lax.dynamic_update_slice_in_dim(held[i], slots, end, 3)
-                yield held[i][..., :T]
+                yield held[i][..., :T], *([shared[name][i]] if shared else [])
 
         layer = _layer(config, jax.tree.map(lambda leaf, i=i: leaf[i], layers))
-        x = layer(x, tables[rope], seen(mask, window, end), keep)
+        x = layer(x, tables[rope], visible(window), keep)
     return x, tuple(kept["keys"]), tuple(kept["values"])
 
 
 def _scanned(
-    config: Config, layers: Any, x: jax.Array, positions: Any, cache: Cache, mask: jax.Array
+    config: Config,
+    layers: Any,
+    x: jax.Array,
+    positions: Any,
+    cache: Cache,
+    mask: jax.Array,
+    around: Around,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Runs the layers as a scan; the caches of all are carried, and written in place."""
     end, T = jnp.asarray(cache["end"], jnp.int32), mask.shape[-1]
-    each = _rotary_tables(config, positions, cache)
+    each = _rotary_tables(config, positions, cache, around)
     ropes, tables = list(each), jax.tree.map(lambda *parts: jnp.stack(parts), *each.values())
     windowed = any(window is not None for window in config.windows)
     far = np.iinfo(np.int32).max
@@ -126,32 +174,37 @@ def _scanned(
         "number": np.arange(config.num_layers, dtype=np.int32),
         "rope": np.asarray([ropes.index(rope) for rope in config.ropes], np.int32),
         "window": np.asarray([far if w is None else w for w in config.windows], np.int32),
+        "shared": around.shared,
     }
+    visible = _visible(mask, positions, end, around)
 
     def step(carry: Any, row: Any) -> tuple[Any, None]:
         x, *held = carry
 
         def keep(*new: jax.Array) -> Any:
-            for n, slots in enumerate(new):
+            for n, (name, slots) in enumerate(zip(("keys", "values"), new, strict=True)):
                 begin = (row["number"], 0, 0, 0, end)
                 slots = slots[None].astype(held[n].dtype)
                 held[n] = jax.lax.dynamic_update_slice(held[n], slots, begin)
                 one = (1, *held[n].shape[1:-1], T)
-                yield jax.lax.dynamic_slice(held[n], (row["number"], 0, 0, 0, 0), one)[0]
+                own = jax.lax.dynamic_slice(held[n], (row["number"], 0, 0, 0, 0), one)[0]
+                yield own, *([row["shared"][name]] if row["shared"] else [])
 
         which = row["rope"] if len(ropes) > 1 else 0
         table = jax.tree.map(lambda x: x[which], tables)
-        visible = seen(mask, row["window"] if windowed else None, end)
-        x = _layer(config, row["layer"])(x, table, visible, keep)
+        masks = visible(row["window"] if windowed else None)
+        x = _layer(config, row["layer"])(x, table, masks, keep)
         return (x, *held), None
 
     (x, keys, values), _ = jax.lax.scan(step, (x, cache["keys"], cache["values"]), rows)
     return x, keys, values
 
 
-def _rotary_tables(config: Config, positions: jax.Array, cache: Cache) -> dict[Rope, Any]:
+def _rotary_tables(
+    config: Config, positions: jax.Array, cache: Cache, around: Around
+) -> dict[Rope, Any]:
     """The cosines and sines of each of the model's ropes, for texts as long as the cache."""
-    slots = max(leaf.shape[-1] for leaf in jax.tree.leaves(cache["keys"]))
+    slots = around.length or max(leaf.shape[-1] for leaf in jax.tree.leaves(cache["keys"]))
     ropes = dict.fromkeys(config.ropes)
     return {rope: rotary_table(rope, config.head_dim, positions, slots) for rope in ropes}
 
