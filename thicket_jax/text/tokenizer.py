@@ -113,7 +113,7 @@ class Tokenizer:
         except DataError:  # a template of single questions
             return ()
         behind = text.rpartition(_MARK)[2].lstrip() if _MARK in text else ""
-        special = self._special()
+        special = self.special()
         found = [word for word in special if behind.startswith(word)]
         return (special[max(found, key=len)],) if found else ()
 
@@ -139,8 +139,8 @@ class Tokenizer:
         """Returns the text of some tokens, special tokens as they are written."""
         return str(self._inner.decode(list(ids), skip_special_tokens=False))
 
-    def _special(self) -> dict[str, int]:
-        """Special tokens, as they are written → their ids."""
+    def special(self) -> dict[str, int]:
+        """Returns special tokens, as they are written → their ids; no text has them."""
         added = self._inner.added_tokens_decoder.items()
         known = {token.content: int(number) for number, token in added if token.special}
         named = zip(self._inner.all_special_tokens, self._inner.all_special_ids, strict=True)

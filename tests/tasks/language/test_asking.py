@@ -223,7 +223,8 @@ def test_answers_end_at_the_end_of_a_turn_and_at_stop_strings(
     assert graded.texts.tolist() == [["12", "12"], ["3 ", "\n"]]
     assert graded.columns["tokens"].tolist() == [[3, 3], [3, 3]]
     build(qa, talker, data=data, chat=False, task_stops=False)
-    assert decoded[1] == (end,)
+    build(qa, talker, data=data, chat=False, stop=("<|turn|>",))  # a token that no text has
+    assert decoded[1:] == [(end,), (end, *tokenizer.encode("<|turn|>"))]
 
 
 def test_a_tasks_own_stop_strings_are_for_plain_text(models, talker, data):

@@ -224,7 +224,11 @@ def test_answers_are_asked_for_as_the_options_say(run, models, data, tmp_path, i
     assert asked["stop strings"][-1] == stop and asked["answers to test items"] == "greedy"
     for name in ("report.md", "report.html"):
         text = (out / name).read_text()
-        for part in ("How it was asked", "sampled at temperature 0.9", "apples and gets"):
+        for part in (
+            "How it was asked",
+            "selected by answers sampled at temperature 0.9",
+            "Ann has",
+        ):
             assert part in text
     copy = unfinished(out, tmp_path / "copy")
     assert thicket("resume", copy, "--backend", "none", "--quiet") == 0

@@ -262,5 +262,5 @@ def test_a_tokenizer_with_more_tokens_than_the_model(models, tmp_path, in_proces
 
     padded = task(size=300, pad_id=299).problem.train["tokens"]
     assert padded.max() < 258  # the model's tokens: what a row is padded with is one, too
-    with pytest.raises(DataError, match="end token is 258, but config.json has 258 tokens"):
+    with pytest.raises(DataError, match="end token 258, but config.json has 258 tokens"):
         task(eos_ids=(1, 258))

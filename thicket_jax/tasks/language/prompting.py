@@ -71,10 +71,12 @@ def ask(
     _check_examples(examples, stops)
     _check_fit(options, config, encoded)
     turn = tokenizer.end_of_turn(given) if template else ()
-    ends = tuple(dict.fromkeys((*config.eos_ids, *tokenizer.eos_ids, *turn)))
+    special = tokenizer.special()  # which no text has, so that a stop string may be one
+    named = (special[stop] for stop in stops if stop in special)
+    ends = tuple(dict.fromkeys((*config.eos_ids, *tokenizer.eos_ids, *turn, *named)))
     if any(end >= config.vocab_size for end in ends):
         raise DataError(
-            f"{options.model}: its tokenizer's end token is {max(ends)}, but config.json has "
+            f"{options.model}: its tokenizer has the end token {max(ends)}, but config.json has "
             f"{config.vocab_size} tokens; are they of one checkpoint?"
         )
     stopping = tuple(

@@ -97,7 +97,7 @@ def build(options: Options, spec: Spec, split: Split, tell: task.Tell = task.qui
         name=spec.name,
         model=model.description,
         problem=problem,
-        notes=(*spec.notes, *split.notes),
+        notes=(*spec.notes, *_sampled(options), *split.notes),
         provenance={
             "data": split.provenance,
             "grader": spec.grader,
@@ -111,6 +111,17 @@ def build(options: Options, spec: Spec, split: Split, tell: task.Tell = task.qui
             "asked": asked.about,
         },
         close=graders.close,
+    )
+
+
+def _sampled(options: Options) -> tuple[str, ...]:
+    """What must be said where training and test answers are not made alike."""
+    if not options.temperature:
+        return ()
+    return (
+        f"Experts were selected by answers sampled at temperature {options.temperature:g}; figures "
+        "on training items are of such answers, the base's too, and those on test items are of "
+        "greedy ones.",
     )
 
 

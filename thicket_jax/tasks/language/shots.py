@@ -43,4 +43,5 @@ _STREAM = 1  # of the seed's random numbers; the split has the other
 def _written(options: Options, spec: asking.Spec, row: Any) -> Shot:
     assert spec.shot is not None
     with asking.naming(row, options.data):
+        spec.item(row)  # which refuses a row without a right answer
         return spec.prompt(row), spec.shot(row)
