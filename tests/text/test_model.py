@@ -9,8 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thicket_jax.experts.leaves import leaf_rows
-from thicket_jax.text import pretrained
+import thicket_jax as tj
+from thicket_jax.experts.leaves import leaf_rows, make_plan
+from thicket_jax.experts.perturbation import apply_noise
+from thicket_jax.experts.scales import leaf_scales
+from thicket_jax.mapping.implicit import evaluate
+from thicket_jax.text import layers, pretrained
 from thicket_jax.text.cache import cache_bytes, empty_cache
 from thicket_jax.text.config import read_config
 from thicket_jax.text.model import forward
@@ -289,6 +293,43 @@ def test_logits_are_those_of_transformers(family, tmp_path):
     assert np.abs(full - wanted)[real].max() <= 1e-4 * scale
     assert np.isfinite(full).all()
     assert np.abs(cached - full[:, PROMPT - 1 :]).max() <= 1e-5 * scale
+
+    to = pretrained.save(tmp_path, tmp_path / "new", params, {})
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(to, attn_implementation="eager")
+    np.testing.assert_array_equal(torch_logits(theirs, tokens, positions, real), wanted)
+
+
+def test_experts_of_a_mixture(tmp_path, monkeypatch):
+    """Under vmap low-rank noise of a mixture is that of its tensors, of which none is built."""
+    make("qwen3_moe", tmp_path)
+    config, params = load(tmp_path)
+    tokens, positions, real = inputs()
+    experts = tj.population(jax.random.key(0), 2, 0.05, noise=tj.low_rank(1))
+    plan, named = make_plan(params, experts.noise), set()
+    scales = leaf_scales(params, plan)
+
+    def answer(params):
+        rows, places, mask = (jnp.asarray(x[:1]) for x in (tokens, positions, seen(real, TOKENS)))
+        return forward(config, params, rows, places, None, mask, unroll=False)[0]
+
+    def expert(column):
+        return tj.Population(experts.key, *column, experts.noise)
+
+    def score(column):
+        return evaluate(answer, params, expert(column), scales, plan, named=named)
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def every(columns):
+        plain = jax.lax.map(lambda x: answer(apply_noise(params, expert(x), scales)), columns)
+        return answer(params), plain, jax.vmap(score)(columns)
+
+    columns = (experts.ids, experts.sigmas, experts.signs)
+    monkeypatch.setattr(layers, "_HELD", 4100)  # two groups of three experts
+    base, wanted, found = map(np.asarray, every(columns))
+    size = np.abs(wanted).max()
+    assert np.abs(wanted - base).max() > 1e-2 * size
+    assert np.abs(found - wanted).max() < 1e-4 * size
+    assert not named
 
 
 def test_real_checkpoint():

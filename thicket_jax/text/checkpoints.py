@@ -211,6 +211,7 @@ def save_checkpoint(
     *,
     max_shard_bytes: int = 5 * 10**9,
     notes: Mapping[str, Any],
+    tied: bool = False,
 ) -> pathlib.Path:
     """Writes tensors as a checkpoint folder that transformers opens: the base's, other weights.
 
@@ -227,6 +228,7 @@ def save_checkpoint(
         iterator that makes them one by one. A tied `lm_head.weight` is left out.
       max_shard_bytes: most bytes of a file; a larger tensor has a file of its own.
       notes: JSON, where the weights come from.
+      tied: whether the head is the embedding table, where the base's config does not say.
 
     Returns:
       The absolute path of the folder.
@@ -246,7 +248,7 @@ def save_checkpoint(
     stored = stored_tensors(base)
     config = read_json(base / "config.json")
     pairs = iter(tensors.items() if isinstance(tensors, Mapping) else tensors)
-    if config.get("tie_word_embeddings"):
+    if config.get("tie_word_embeddings", tied):
         stored.pop(_HEAD, None)
         pairs = ((name, value) for name, value in pairs if name != _HEAD)
     unfinished = to.with_name(f".{to.name}.{uuid.uuid4().hex}.unfinished")

@@ -93,4 +93,5 @@ def save(
     pairs = leaf_rows(params)
     if len({leaf.dtype for leaf in jax.tree.leaves(params)}) > 1:
         pairs = ((name, leaf.astype("float32")) for name, leaf in pairs)
-    return save_checkpoint(base, to, pairs, notes=notes)
+    tied = read_config(base).tied
+    return save_checkpoint(base, to, pairs, notes=notes, tied=tied)
