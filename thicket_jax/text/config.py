@@ -6,7 +6,6 @@ error that names it. Defaults are those of transformers 5, family by family.
 
 import dataclasses
 import json
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from thicket_jax.errors import DataError
 from thicket_jax.text.config_fields import changes_forward
 from thicket_jax.text.families import FAMILIES, Family
+from thicket_jax.text.fields import REQUIRED, Fields, read_object
 from thicket_jax.text.rope import UNROTATED, Rope, rotary_size
 from thicket_jax.text.rope_config import FULL, SLIDING, read_ropes
 
@@ -79,51 +79,6 @@ rope_scaling rope_parameters original_max_position_embeddings tie_word_embedding
 torch_dtype bos_token_id eos_token_id pad_token_id
 """
 
-_REQUIRED = object()
-
-
-class _Fields:
-    """A JSON object whose fields are asked for by type; what does not fit names file and field."""
-
-    def __init__(self, path: pathlib.Path, values: Mapping[str, Any], defaults: Mapping[str, Any]):
-        self.path, self.values, self.defaults = path, values, defaults
-
-    def error(self, text: str) -> DataError:
-        return DataError(f"{self.path}: {text}")
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The value; where it is absent the family's default; where that is null, `default`."""
-        value = self.values.get(name, self.defaults.get(name))
-        if value is None and default is _REQUIRED:
-            raise self.error(f"{name} is missing; is this the config of a language model?")
-        return default if value is None else value
-
-    def integer(self, name: str, default: Any = _REQUIRED, least: int = 1) -> int:
-        value = self.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self.error(f"{name} is {value!r}; it must be a whole number from {least} up")
-        return value
-
-    def number(self, name: str, default: Any = _REQUIRED) -> float:
-        value = self.get(name, default)
-        good = isinstance(value, int | float) and not isinstance(value, bool)
-        if not good or not 0 < value < math.inf:
-            raise self.error(f"{name} is {value!r}; it must be a number above 0")
-        return float(value)
-
-    def flag(self, name: str) -> bool:
-        value = self.get(name, False)
-        if not isinstance(value, bool):
-            raise self.error(f"{name} is {value!r}; it must be true or false")
-        return value
-
-    def word(self, name: str, default: Any, allowed: tuple[str, ...]) -> str:
-        value = self.get(name, default)
-        if value not in allowed:
-            known = ", ".join(allowed)
-            raise self.error(f"{name} = {value!r} is not implemented; known are {known}")
-        return value
-
 
 def read_config(folder: str | pathlib.Path) -> Config:
     """Reads `config.json` of a checkpoint folder, and `generation_config.json` if it is there.
@@ -141,10 +96,10 @@ def read_config(folder: str | pathlib.Path) -> Config:
             f"{path} is not there; --model takes the folder of a Hugging Face checkpoint "
             "(config.json, safetensors, tokenizer files)"
         )
-    values = _json(path)
+    values = read_object(path)
     name = _family(path, values)
     family = FAMILIES[name]
-    fields = _Fields(path, values, family.defaults)
+    fields = Fields(path, values, family.defaults)
     _refuse_unknown(fields, name)
 
     hidden, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
@@ -154,7 +109,7 @@ def read_config(folder: str | pathlib.Path) -> Config:
     kv_heads = fields.integer("num_key_value_heads", heads)
     if heads % kv_heads:
         raise fields.error(f"{heads} attention heads are not a multiple of {kv_heads} key heads")
-    eps = fields.get("rms_norm_eps", _REQUIRED)
+    eps = fields.get("rms_norm_eps", REQUIRED)
     if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
         raise fields.error(f"rms_norm_eps is {eps!r}; it must be a number between 0 and 1")
     rotated = _rotated(fields, family)
@@ -200,17 +155,6 @@ def read_config(folder: str | pathlib.Path) -> Config:
     )
 
 
-def _json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path} cannot be read as JSON ({reason}); copy it again") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} holds a {type(values).__name__}, not an object of named fields")
-    return values
-
-
 def _family(path: pathlib.Path, values: Mapping[str, Any]) -> str:
     """The family, by the exact names of architecture and model type."""
     known = {family.architecture: name for name, family in FAMILIES.items()}
@@ -236,7 +180,7 @@ def _family(path: pathlib.Path, values: Mapping[str, Any]) -> str:
     return name
 
 
-def _refuse_unknown(fields: _Fields, name: str) -> None:
+def _refuse_unknown(fields: Fields, name: str) -> None:
     """A field that is not read, and that might change a forward pass, is an error."""
     read = {*_COMMON.split(), *FAMILIES[name].fields}
     for field, value in fields.values.items():
@@ -252,7 +196,7 @@ def _refuse_unknown(fields: _Fields, name: str) -> None:
         )
 
 
-def _rotated(fields: _Fields, family: Family) -> list[bool]:
+def _rotated(fields: Fields, family: Family) -> list[bool]:
     """For each layer, whether positions turn its queries and keys."""
     layers = fields.integer("num_hidden_layers")
     if "no_rope_layers" not in family.fields:
@@ -266,7 +210,7 @@ def _rotated(fields: _Fields, family: Family) -> list[bool]:
     return [x == 1 for x in found[:layers]]
 
 
-def _layer_types(fields: _Fields, family: Family, rotated: list[bool]) -> list[str]:
+def _layer_types(fields: Fields, family: Family, rotated: list[bool]) -> list[str]:
     """For each layer, whether its attention is full or in a sliding window."""
     layers, has = len(rotated), family.fields
     types = fields.get("layer_types")
@@ -290,7 +234,7 @@ def _layer_types(fields: _Fields, family: Family, rotated: list[bool]) -> list[s
     return [SLIDING if on and i >= first and not full[i] else FULL for i in range(layers)]
 
 
-def _windows(fields: _Fields, family: Family, types: list[str]) -> tuple[int | None, ...]:
+def _windows(fields: Fields, family: Family, types: list[str]) -> tuple[int | None, ...]:
     if SLIDING not in types:
         return (None,) * len(types)
     if "use_sliding_window" in family.fields and not fields.flag("use_sliding_window"):
@@ -300,7 +244,7 @@ def _windows(fields: _Fields, family: Family, types: list[str]) -> tuple[int | N
 
 
 def _ropes(
-    fields: _Fields,
+    fields: Fields,
     family: Family,
     types: list[str],
     rotated: list[bool],
@@ -337,7 +281,7 @@ def _ropes(
     )
 
 
-def _mixture(fields: _Fields, family: Family) -> Mixture | None:
+def _mixture(fields: Fields, family: Family) -> Mixture | None:
     """The experts of every layer; that some layers have none is not implemented."""
     if family.expert_size is None:
         return None
@@ -359,7 +303,7 @@ def _mixture(fields: _Fields, family: Family) -> Mixture | None:
     return Mixture(count, chosen, size, normalized=fields.flag("norm_topk_prob"))
 
 
-def _activation(fields: _Fields, family: Family) -> str:
+def _activation(fields: Fields, family: Family) -> str:
     """The activation of the gate; where two fields name it, they must agree."""
     known = fields.word("hidden_act", "silu", ACTIVATIONS)
     if "hidden_activation" not in family.fields:
@@ -372,7 +316,7 @@ def _activation(fields: _Fields, family: Family) -> str:
     return found
 
 
-def _attention_scale(fields: _Fields, family: Family, head_dim: int) -> float:
+def _attention_scale(fields: Fields, family: Family, head_dim: int) -> float:
     if "query_pre_attn_scalar" in family.fields:
         return fields.number("query_pre_attn_scalar") ** -0.5
     if "attention_multiplier" in family.fields:
@@ -380,21 +324,21 @@ def _attention_scale(fields: _Fields, family: Family, head_dim: int) -> float:
     return head_dim**-0.5
 
 
-def _softcap(fields: _Fields, name: str) -> float | None:
+def _softcap(fields: Fields, name: str) -> float | None:
     return None if fields.get(name) is None else fields.number(name)
 
 
-def _dtype(fields: _Fields) -> str:
+def _dtype(fields: Fields) -> str:
     name = "torch_dtype" if fields.get("dtype") is None else "dtype"
     return fields.word(name, "float32", DTYPES)
 
 
-def _special_tokens(fields: _Fields, vocabulary: int) -> dict[str, Any]:
+def _special_tokens(fields: Fields, vocabulary: int) -> dict[str, Any]:
     """Token ids that `generation_config.json` gives, else `config.json`; of ends, those of both."""
     path = fields.path.with_name("generation_config.json")
-    generation = _Fields(path, _json(path) if path.is_file() else {}, {})
+    generation = Fields(path, read_object(path) if path.is_file() else {}, {})
 
-    def ids(name: str, source: _Fields | None = None) -> tuple[int, ...]:
+    def ids(name: str, source: Fields | None = None) -> tuple[int, ...]:
         if source is None:
             source = fields if generation.get(name) is None else generation
         value = source.get(name, [])

@@ -1,4 +1,6 @@
-"""One decoder for the Llama, Mistral, Qwen2, Qwen3, OLMo-2 and OLMo-3 families.
+"""One decoder for all families: Llama, Mistral, Qwen, OLMo, Gemma, Phi, SmolLM3, Granite, Mixtral.
+
+What differs between them is in the config, as numbers, names and one rope and window a layer.
 
 Parameters are nested dicts whose keys are the parts of the checkpoint's tensor names, and weights
 keep its layout, [out, in]. Layers are one `Stack`, so that a layer is code once; its slices have

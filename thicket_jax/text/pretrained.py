@@ -49,7 +49,7 @@ def load(folder: str | os.PathLike[str], precision: str = "auto") -> Pretrained:
     one stack on the device, one tensor on the host.
 
     Args:
-      folder: of the Llama, Mistral, Qwen2, Qwen3, OLMo-2 or OLMo-3 family.
+      folder: of one of `families.FAMILIES`.
       precision: `auto`, the checkpoint's own dtype, or `float32`, `bfloat16` or `float16`.
 
     Raises:
@@ -93,5 +93,5 @@ def save(
     pairs = leaf_rows(params)
     if len({leaf.dtype for leaf in jax.tree.leaves(params)}) > 1:
         pairs = ((name, leaf.astype("float32")) for name, leaf in pairs)
-    tied = read_config(base).tied
+    tied = read_config(pathlib.Path(base)).tied
     return save_checkpoint(base, to, pairs, notes=notes, tied=tied)
