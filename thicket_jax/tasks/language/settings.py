@@ -27,7 +27,7 @@ class Options(task.Options):
     """The options of every language-model task."""
 
     model: str = ""
-    """Checkpoint folder with its tokenizer, of a family in README (Qwen, Llama, Gemma, Phi, ...)."""
+    """Checkpoint folder with its tokenizer; README lists the families (Llama, Qwen, Gemma, ...)."""
     data: str | None = None
     """Data file, or folder with train and test files; JSONL, JSON, CSV or parquet."""
     test_data: str | None = None
