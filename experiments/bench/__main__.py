@@ -28,7 +28,7 @@ NAMES = (
     "text",
     "text_large",
 )
-BY_NAME = ("text_accelerator",)  # not part of `all`: needs an accelerator
+BY_NAME = ("text_accelerator", "aot")  # not part of `all`: need an accelerator; the extra `aot`
 NEEDS_MODEL = "needs --model, the checkpoint folder of stories260K"
 
 

@@ -31,6 +31,15 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 2,
         "tie_word_embeddings": True,
     },
+    "1.5B": {
+        "vocab_size": 151936,
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    },
     "7B": {
         "vocab_size": 152064,
         "hidden_size": 3584,
@@ -59,7 +68,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
-"""Those of Qwen2.5-0.5B and 7B, one that a CPU decodes soon, and one to try the programs with."""
+"""Those of Qwen2.5-0.5B, 1.5B and 7B, one that a CPU decodes soon, and one to try programs with."""
 
 _SCALE = 0.02  # standard deviation of weights and biases
 _STORED = {"float32": "F32", "bfloat16": "BF16"}
