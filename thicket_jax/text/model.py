@@ -10,6 +10,7 @@ loops over names, and an expert's noise is tied to names that everybody has.
 Shapes: B rows, S new tokens, T cache slots.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -233,5 +234,11 @@ def _norm_graph(config: Config) -> nnx.GraphDef:
 
 
 def abstract(config: Config, dtype: Any) -> dict[str, Any]:
-    """Returns the parameters' shapes, without making them."""
-    return dict(jax.eval_shape(lambda: random_params(config, nnx.Rngs(0), dtype)))
+    """Returns the parameters' shapes, without making them: those of one layer, for all."""
+    one = dataclasses.replace(config, num_layers=1)
+    params = dict(jax.eval_shape(lambda: random_params(one, nnx.Rngs(0), dtype)))
+    layers = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((config.num_layers, *x.shape[1:]), x.dtype),
+        params["model"]["layers"],
+    )
+    return params | {"model": params["model"] | {"layers": layers}}
