@@ -222,9 +222,13 @@ def test_answers_end_at_the_end_of_a_turn_and_at_stop_strings(
     graded = task.problem.grade(said(tokenizer, *words))
     assert graded.texts.tolist() == [["12", "12"], ["3 ", "\n"]]
     assert graded.columns["tokens"].tolist() == [[3, 3], [3, 3]]
-    build(qa, talker, data=data, chat=False, task_stops=False)
+    digests = {bytes(task.problem.train["items"])}  # a run with other endings is another run
+    for options in ({"stop": ("7",)}, {}, {"chat": False}, {"chat": False, "task_stops": False}):
+        digests.add(bytes(build(qa, talker, data=data, **options).problem.train["items"]))
+    assert len(digests) == 5 and decoded.pop() == (end,)
+    del decoded[1:]
     build(qa, talker, data=data, chat=False, stop=("<|turn|>",))  # a token that no text has
-    assert decoded[1:] == [(end,), (end, *tokenizer.encode("<|turn|>"))]
+    assert decoded[1:] == [(end, *tokenizer.encode("<|turn|>"))]
 
 
 def test_a_tasks_own_stop_strings_are_for_plain_text(models, talker, data):

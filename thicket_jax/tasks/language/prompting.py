@@ -28,6 +28,7 @@ class Asked:
       ends: the end tokens.
       stops: an answer ends before any of these texts.
       stopping: tokens with a stop string inside: a row that has one needs no further step.
+      endings: what ends an answer beside the end tokens of config and tokenizer, as text.
       about: JSON values for a record and its report, name → value in words.
     """
 
@@ -37,6 +38,7 @@ class Asked:
     ends: tuple[int, ...]
     stops: tuple[str, ...]
     stopping: tuple[int, ...]
+    endings: tuple[str, ...]
     about: dict[str, Any]
 
 
@@ -73,7 +75,8 @@ def ask(
     turn = tokenizer.end_of_turn(given) if template else ()
     special = tokenizer.special()  # which no text has, so that a stop string may be one
     named = (special[stop] for stop in stops if stop in special)
-    ends = tuple(dict.fromkeys((*config.eos_ids, *tokenizer.eos_ids, *turn, *named)))
+    known = (*config.eos_ids, *tokenizer.eos_ids)
+    ends = tuple(dict.fromkeys((*known, *turn, *named)))
     if any(end >= config.vocab_size for end in ends):
         raise DataError(
             f"{options.model}: its tokenizer has the end token {max(ends)}, but config.json has "
@@ -96,7 +99,8 @@ def ask(
         "answers to test items": _decoding(0),
         "prompt": tokenizer.written(encoded[0])[:_SHOWN],
     }
-    return Asked(encoded, items, template, ends, stops, stopping, about)
+    endings = (*stops, *(tokenizer.written([end]) for end in ends if end not in known))
+    return Asked(encoded, items, template, ends, stops, stopping, endings, about)
 
 
 def _decoding(temperature: float) -> str:

@@ -18,16 +18,15 @@ from thicket_jax.text.grading import Graders
 
 
 def items_digest(
-    grader: str, items: Sequence[Mapping[str, Any]], stops: Sequence[str] = ()
+    grader: str, items: Sequence[Mapping[str, Any]], ends: Sequence[str] = ()
 ) -> np.ndarray:
     """Returns uint8 [32], a digest of where texts end and what they are graded against.
 
     It is a leaf of every batch that no program reads: a run's fingerprint changes with it, and a
-    run with other right answers is not resumed.
+    run with other right answers is not resumed. `ends` are those of `prompting.Asked.endings`.
     """
-    said = json.dumps(
-        [grader, items, *([list(stops)] if stops else [])], sort_keys=True, separators=(",", ":")
-    )
+    told = [grader, items, *([list(ends)] if ends else [])]  # runs from before have none
+    said = json.dumps(told, sort_keys=True, separators=(",", ":"))
     return np.frombuffer(hashlib.sha256(said.encode()).digest(), np.uint8)
 
 
