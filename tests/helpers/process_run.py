@@ -21,15 +21,12 @@ import numpy as np
 import thicket_jax as tj
 
 
-def search(out, backend):
-    """Scores, selects and logs a run in a folder; what this process saw of it, as JSON values."""
+def search(folder, backend):
+    """Scores and selects, logged in a folder if there is one; what this process saw, as JSON."""
     batch = models.images()
-    params = models.params()
-    population = tj.population(jax.random.key(5), 37, (0.1, 0.3))
-    bits = tj.score(models.flat, params, population, None, backend=backend, block_size=2).items
     found = tj.randopt(
         models.log_likelihood,
-        params,
+        models.params(),
         batch,
         key=jax.random.key(5),
         num=37,
@@ -42,18 +39,18 @@ def search(out, backend):
         combine=[tj.majority_vote, tj.mean_probs],
         backend=backend,
         block_size=2,
-        run_dir=pathlib.Path(out) / "run",
+        run_dir=folder and folder / "run",
     )
     return {
-        "bits": hashlib.sha256(np.ascontiguousarray(bits).tobytes()).hexdigest(),
+        "bits": hashlib.sha256(np.ascontiguousarray(found.scores.items).tobytes()).hexdigest(),
         "experts": np.asarray(found.experts.ids).tolist(),
         "values": np.asarray(found.scores.values, np.float64).tolist(),
         "votes": np.asarray(found.predict(batch)).tolist(),
         "table": found.table,
-        "wrote": sorted(p.name for p in pathlib.Path(out).glob("run/*")),
+        "wrote": sorted(p.name for p in folder.glob("run/*")) if folder else [],
         "process": jax.process_index(),
     }
 
 
 if __name__ == "__main__":
-    print("SUMMARY " + json.dumps(search(out, "pmap")))
+    print("SUMMARY " + json.dumps(search(pathlib.Path(out), "pmap")))
