@@ -29,6 +29,12 @@ def normal(*shape):
     return jnp.asarray(RNG.normal(size=shape) / np.sqrt(shape[0]), jnp.float32)
 
 
+def quick(fn, *arguments):
+    """What a function gives, compiled as fast as can be."""
+    lowered = jax.jit(fn).lower(*arguments)
+    return lowered.compile({"xla_backend_optimization_level": 0})(*arguments)
+
+
 def outputs(fn, params, *rest, noise, stream=False, num=3):
     """What `fn` gives for experts: perturbed explicitly, and implicitly; and which are built."""
     experts = tj.population(jax.random.key(1), num, 0.1, noise=noise)
@@ -42,7 +48,7 @@ def outputs(fn, params, *rest, noise, stream=False, num=3):
             fn, params, expert, scales, plan, *rest, stream=stream, named=named
         )
 
-    plain, found = jax.jit(jax.vmap(both, in_axes=axes))(experts)
+    plain, found = quick(jax.vmap(both, in_axes=axes), experts)
     return plain, found, {name.split()[0] for name in named}
 
 
@@ -71,8 +77,8 @@ def by_hand(fn, params, argument, noise):
         moved.append(leaf + step * (left * right).sum(0) / np.float32(np.sqrt(noise.rank)))
         leaves.append(Factored(parts, BuildWarning(path, named)))
     tree = jax.tree.unflatten(jax.tree.structure(params), moved)
-    both = jax.jit(lambda: (fn(tree, argument), interpreter.call(fn, leaves, params, argument)))
-    return *both(), {name.split()[0] for name in named}
+    both = quick(lambda: (fn(tree, argument), interpreter.call(fn, leaves, params, argument)))
+    return *both, {name.split()[0] for name in named}
 
 
 def assert_close(plain, found):
@@ -209,9 +215,7 @@ def test_an_operation_that_has_a_rule_builds_nothing(name):
     assert not built
 
 
-@pytest.mark.parametrize(
-    ("rank", "factors"), [(1, "gaussian"), (2, "rademacher"), (10, "gaussian")]
-)
+@pytest.mark.parametrize(("rank", "factors"), [(2, "rademacher"), (10, "gaussian")])
 def test_any_rank_and_either_law_of_factors(rank, factors):
     params = {"w": normal(8, 8), "b": normal(8)}
     noise = tj.low_rank(rank, factors=factors)
@@ -301,9 +305,10 @@ def test_models_of_the_libraries():
             y = linen.Dense(16)(linen.LayerNorm()(x))
             return linen.Dense(11)(linen.Dense(8)(linen.gelu(y)) + x)
 
-    graph, state = nnx.split(Perceptron(nnx.Rngs(0)))
+    graph, state = nnx.split(nnx.eval_shape(lambda: Perceptron(nnx.Rngs(0))))
     transformer = Transformer()
-    variables = transformer.init(jax.random.key(0), TOKENS)
+    variables = jax.eval_shape(transformer.init, jax.random.key(0), TOKENS)
+    state, variables = jax.tree.map(lambda x: normal(*x.shape), (state, variables))
     cases = [
         (lambda p, x: nnx.merge(graph, p)(x), state, X),
         (transformer.apply, variables, TOKENS),
@@ -363,36 +368,20 @@ def test_axes_are_those_of_the_first_use(fn, shapes, argument, axes):
 def test_a_stack_has_noise_of_its_own_in_every_layer_and_vectors_have_dense_noise():
     law = tj.low_rank(1, axes=(("w", "brc"), ("b", "bb")))
     params = {"w": jnp.zeros((3, 16, 8)), "b": jnp.zeros((3, 16)), "v": jnp.zeros((16,))}
+    params["whole"] = params["w"]  # rows and columns of one matrix, for want of axes
     moved = tj.perturb(params, tj.population(jax.random.key(0), 1, 1.0, noise=law)[0])
     ranks = [np.linalg.matrix_rank(layer) for layer in np.asarray(moved["w"])]
     assert ranks == [1, 1, 1]
     assert np.linalg.matrix_rank(np.asarray(moved["w"]).reshape(3, -1)) == 3
     assert np.linalg.matrix_rank(np.asarray(moved["b"])) == 3
-    law = tj.low_rank(2)
-    moved = tj.perturb(params, tj.population(jax.random.key(0), 1, 1.0, noise=law)[0])
-    assert np.linalg.matrix_rank(np.asarray(moved["w"]).reshape(48, 8)) == 2
-
-
-@pytest.mark.parametrize("factors", ["gaussian", "rademacher"])
-@pytest.mark.parametrize("rank", [1, 4])
-def test_low_rank_noise_has_mean_0_and_variance_1(rank, factors):
-    law = tj.low_rank(rank, factors=factors)
-    drawn = np.asarray(
-        tj.perturb(
-            {"w": jnp.zeros((1024, 1024))}, tj.population(jax.random.key(3), 1, 1.0, noise=law)[0]
-        )["w"],
-        np.float64,
-    )
-    # Each of 1,024 rows and columns is one draw: a few thousand independent values.
-    assert abs(drawn.mean()) < 0.01
-    assert drawn.var() == pytest.approx(1, abs=0.15)
+    assert np.linalg.matrix_rank(np.asarray(moved["whole"]).reshape(48, 8)) == 1
 
 
 # Streaming.
 
 
 def test_streaming_gives_the_same_bits_and_the_largest_leaf_of_memory():
-    params = {f"w{i}": normal(256, 256) for i in range(8)}
+    params = {f"w{i}": normal(256, 256) for i in range(4)}
 
     def fn(p, x):
         for name in params:
@@ -408,7 +397,7 @@ def test_streaming_gives_the_same_bits_and_the_largest_leaf_of_memory():
         temporaries.append(kept.temporary_bytes)
     np.testing.assert_array_equal(found[0], found[1])
     leaf = 256 * 256 * 4
-    assert temporaries[0] > 8 * leaf
+    assert temporaries[0] > 4 * leaf
     assert temporaries[1] < 1.2 * leaf
 
 
@@ -438,21 +427,28 @@ def test_streaming_to_the_index_of_a_branch():
 
 
 def test_low_rank_experts_go_through_scoring_ensembles_and_merging():
-    params = {"w": normal(8, 16), "v": normal(16, 4)}
-    apply_fn = lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"]  # noqa: E731
-    score_fn = lambda p, x: -jnp.square(apply_fn(p, x) - 1).mean(-1)  # noqa: E731
+    params, x = {"w": normal(8, 16), "v": normal(16, 4)}, np.asarray(X)
+
+    def apply_fn(p, x, of=jnp):
+        return of.tanh(x @ p["w"]) @ p["v"]
+
+    def score_fn(p, x, of=jnp):
+        return -of.square(apply_fn(p, x, of) - 1).mean(-1)
+
     experts = tj.population(jax.random.key(0), 20, (0.1, 0.2), noise=tj.low_rank(1))
     scores = tj.score(score_fn, params, experts, X, block_size=3)
-    alone = [score_fn(tj.perturb(params, expert), X) for expert in experts]
-    np.testing.assert_allclose(scores.items, np.stack(alone), rtol=0, atol=1e-5)
+    moved = [jax.tree.map(np.asarray, tj.perturb(params, expert)) for expert in experts]
+    wanted = np.stack([score_fn(one, x, np) for one in moved])
+    np.testing.assert_allclose(scores.items, wanted, rtol=0, atol=1e-5)
     kept = tj.top_k(experts, scores, 4)
-    found = tj.ensemble(apply_fn, params, kept, combine=tj.mean)(X)
-    each = [apply_fn(tj.perturb(params, expert), X) for expert in kept]
+    found = tj.ensemble(apply_fn, params, kept, combine=tj.mean, block_size=1)(X)
+    moved = [moved[i] for i in np.asarray(kept.ids)]
+    each = [apply_fn(one, x, np) for one in moved]
     np.testing.assert_allclose(found, np.mean(each, 0), rtol=0, atol=1e-5)
-    merged = tj.merge(params, kept)
-    steps = [tj.perturb(params, expert)["w"] - params["w"] for expert in kept]
-    np.testing.assert_allclose(merged["w"] - params["w"], np.mean(steps, 0), rtol=0, atol=1e-6)
-    assert np.linalg.matrix_rank(np.asarray(merged["w"] - params["w"]), tol=1e-5) == 4
+    merged = np.asarray(tj.merge(params, kept)["w"]) - np.asarray(params["w"])
+    steps = [one["w"] - np.asarray(params["w"]) for one in moved]
+    np.testing.assert_allclose(merged, np.mean(steps, 0), rtol=0, atol=1e-6)
+    assert np.linalg.matrix_rank(merged, tol=1e-5) == 4
 
 
 def test_no_matrix_of_an_expert_is_built():
