@@ -123,23 +123,24 @@ def flat_of(out):
     return {name: np.asarray(x)[:N] for name, x in out.items()}
 
 
-def test_one_slot_and_windows_and_a_scan(tiny):
-    """A window is over ages, which wrap in the ring."""
+def test_one_slot_and_windows_and_a_shared_prefix_and_a_scan(tiny):
+    """Windows are over ages, which wrap in the ring, and reach into the prefix."""
     config = dataclasses.replace(tiny.config, windows=(5,))
-    ids = ASKED[3:9]
+    ids = [ASKED[18][:9] + prompt for prompt in ASKED[:6]]
 
-    def run(rows, chunks):
+    def run(rows, chunks, prefix, unroll=False):
         batch = batch_of(ids, rows=rows, chunks=chunks, width=16)
-        fn = jax.jit(decode.decoder(config, T, tiny.dtype, unroll=False))
+        fn = jax.jit(decode.decoder(config, T, tiny.dtype, unroll, prefix))
         lowered = fn.lower(tiny.params, batch, np.int32(0))
         out = lowered.compile()(tiny.params, batch, np.int32(0))
         whiles = lowered.as_text().count("stablehlo.while")
         return np.asarray(out["tokens"]).reshape(-1, T)[: len(ids)], whiles
 
-    found, whiles = run(1, 6)
-    wanted, fewer = run(6, 1)
+    wanted, few = run(6, 1, 0)
+    found, whiles = run(1, 6, 9)
     np.testing.assert_array_equal(found, wanted)
-    assert whiles - fewer <= 4
+    assert whiles - few <= 4
+    np.testing.assert_array_equal(run(6, 1, 9, unroll=True)[0], wanted)
 
 
 def test_half_precision_is_finite(tiny):

@@ -152,5 +152,5 @@ def seen(mask: jax.Array, window: Any, distance: Any, positions: jax.Array, pref
     own = mask if window is None else mask & (distance < window)[None]
     if not prefix:
         return (own,)
-    behind = positions[:, :, None] - jnp.arange(prefix, dtype=jnp.int32)
+    behind = positions[:, :, None] - jnp.arange(prefix, dtype=jnp.int32)[None, None]
     return own, None if window is None else behind < window

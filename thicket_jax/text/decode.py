@@ -42,7 +42,8 @@ def decoder(
 
     More prompts than rows (C > 1) are a queue: a row that has ended takes the next; see `slots`.
 
-    Memory, for each expert: its parameters, and a cache of R rows of P + T slots.
+    Memory, for each expert: its parameters, and a cache of R rows of P - F + T slots and of one of
+    F, the prefix's length.
 
     Args:
       config: the model's.
@@ -50,7 +51,7 @@ def decoder(
       dtype: of the parameters, and of the cache.
       unroll: layers as code of their own, or as a scan; see `model.forward`.
       prefix: how many tokens all prompts of a batch begin with, less than the shortest has; they
-        are run once, and kept once. See `prompts_alike`.
+        are run once, and kept once; see `prefixes`.
     """
     passes = Passes(config, max_tokens, dtype, unroll, prefix)
 

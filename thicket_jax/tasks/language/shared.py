@@ -32,6 +32,7 @@ from thicket_jax.text.data.splits import Split, open_split
 from thicket_jax.text.decode import decoder
 from thicket_jax.text.grading import Graders
 from thicket_jax.text.model import abstract
+from thicket_jax.text.prefixes import shared_prefix
 from thicket_jax.text.pretrained import Pretrained
 
 _CPU_CACHE_BYTES = 2**24  # of keys and values side by side; more rows only leave the cache
@@ -61,6 +62,7 @@ def build(options: Options, spec: Spec, split: Split, tell: task.Tell = task.qui
     layout = {"rows": side_by_side, "chunks": -(-count // side_by_side), "width": width}
     pad = tokenizer.pad_id if tokenizer.pad_id < config.vocab_size else 0  # what it is is masked
     batches = _batches(asked.encoded, count, layout, pad)
+    prefix = shared_prefix(asked.encoded)
     graded = {"items": items_digest(spec.grader, asked.items, asked.endings)}
     scored = {**graded, **sampling(options.seed, options.temperature)}
     greedy = {**graded, **sampling(options.seed)}
@@ -77,7 +79,7 @@ def build(options: Options, spec: Spec, split: Split, tell: task.Tell = task.qui
     )
     read = Reader(graders, tokenizer, asked.ends, asked.stops, tuple(sizes))
     problem = Problem(
-        score_fn=decoder(config, options.max_tokens, model.dtype),
+        score_fn=decoder(config, options.max_tokens, model.dtype, prefix=prefix),
         params=model.params,
         train={**batches[0], **scored},
         metric=metric("accuracy"),
@@ -103,6 +105,7 @@ def build(options: Options, spec: Spec, split: Split, tell: task.Tell = task.qui
             "grader": spec.grader,
             "chat_template": asked.template,
             "prompt_tokens": width,
+            **({"shared_prefix": prefix} if prefix else {}),
             "decoded_side_by_side": side_by_side,
             "sampling": {
                 "temperature": options.sample_temperature,
