@@ -14,6 +14,7 @@ if importlib.metadata.version("jaxlib") < "0.11":
     os.environ["XLA_FLAGS"] = f"{_QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -33,3 +34,25 @@ for _number, _usual in (
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """Figures are made and not rendered, half the time of a run with a tiny model."""
+    from matplotlib.figure import Figure
+
+    def leave_a_file(figure, path, **how):
+        pathlib.Path(path).write_bytes(b"a picture")
+
+    rendering = Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", leave_a_file)
+        yield rendering
+
+
+@pytest.fixture
+def drawn(undrawn, monkeypatch):
+    """For one test of a module whose figures are not rendered otherwise."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", undrawn)

@@ -18,6 +18,7 @@ from thicket_jax.runs import files, strings
 TINY = ["--pretrain", "xavier", "--num", "6", "--train-items", "6", "--test-items", "4", "--k"]
 TINY += ["1,3", "--sigma", "0.05", "--block-size", "1", "--backend", "none", "--quiet"]
 FOUND = ("experts.json", "items.npz")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def run_signals(out):

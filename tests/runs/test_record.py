@@ -13,6 +13,8 @@ from thicket_jax.cli.main import main
 from thicket_jax.errors import RunError
 from thicket_jax.runs import record as run_record
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory):

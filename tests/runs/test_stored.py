@@ -24,6 +24,7 @@ BEST = {
     "stories": "3740f0f588b057bcc90ad18ec4fb273848b5ad9c7631ec24c0a275234a8014ee",
 }
 FOUND = ("experts.json", "items.npz")
+pytestmark = pytest.mark.usefixtures("undrawn")
 needs_stories = pytest.mark.skipif(
     not STORIES.is_dir() or importlib.util.find_spec("transformers") is None,
     reason=f"needs transformers, and the model stories260K at {STORIES}",

@@ -27,6 +27,7 @@ from thicket_jax.scoring.scores import Graded
 from thicket_jax.search import answers, pipeline
 from thicket_jax.search.problem import Answering, Problem, Settings
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 # A language model of four parameters: an answer is a whole number, written as text.
 B, SIZES, N, KS = 6, (6, 4), 48, (1, 3)
 PARAMS = {"w": jnp.asarray([0.5, -1.0, 0.25, 1.5])}

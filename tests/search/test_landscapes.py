@@ -12,6 +12,7 @@ from thicket_jax.errors import RunError
 from thicket_jax.reports import documents, landscape_figure, landscape_page
 from thicket_jax.search import landscapes
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 TINY = ["--pretrain", "xavier", "--num", "8", "--train-items", "8", "--test-items", "8"]
 TINY += ["--k", "1,4", "--sigma", "0.05", "--block-size", "1", "--quiet"]
 LAW = ["--scale", "modular", "--masses", "kernel=0.5"]
@@ -103,6 +104,7 @@ def test_experts_of_a_law_with_masses_are_found_in_the_log(runs, capsys):
     assert [check["name"] for check in found["tasks"][0]["checks"]] == ["rank 1", "rank 2"]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_other_planes(runs, capsys):
     assert landscape(runs / "line", "--plane", "principal", "--top", "3", "--quiet") == 0
     assert "of the steps lie in it" in capsys.readouterr().out

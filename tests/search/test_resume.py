@@ -20,6 +20,7 @@ from thicket_jax.errors import RunError, ThicketError
 from thicket_jax.runs import log as run_log
 
 HELPERS = pathlib.Path(__file__).parents[1] / "helpers"
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def content(run_dir):

@@ -17,6 +17,7 @@ from thicket_jax.text.graders import numbers
 from thicket_jax.text.grading import Outcome
 
 pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("undrawn")
 N, K, B_TRAIN, B_TEST, T = 6, 2, 6, 8, 6
 RUN = ["--num", N, "--k", "1,2", "--sigma", "0.1", "--train-items", B_TRAIN, "--max-tokens", T]
 RUN += ["--test-items", B_TEST, "--block-size", 1, "--backend", "none", "--grade-workers", 1]
