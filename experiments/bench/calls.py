@@ -19,7 +19,7 @@ from thicket_jax.experts.scales import leaf_scales
 EXPERTS, SIGMA = 16, 0.1
 # Leaves → ms at most: of a scorer over the jitted call, of `tj.score` in all.
 LIMITS = {1: (0.3, 2.0), 150: (1.0, 8.0)}
-QUICK = {1: LIMITS[1], 6: LIMITS[150]}
+QUICK = {1: LIMITS[1], 2: LIMITS[150]}
 
 
 def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:

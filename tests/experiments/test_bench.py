@@ -15,17 +15,17 @@ def quick_benchmarks(tmp_path_factory):
     """The quick forms of the smaller benchmarks, run in one process: name → (result, text)."""
     folder = tmp_path_factory.mktemp("bench")
     names = ("noise", "low_rank", "decoder", "blocks", "mappers", "compiling", "memory", "calls")
+    names += ("cost_of_n",)
     program = (
-        "import pathlib, sys\n"
+        "import contextlib, pathlib, sys\n"
         "import jax\n"
-        "from experiments.bench import outcome\n"
+        "from experiments.bench.__main__ import main\n"
         "jax.config.update('jax_num_cpu_devices', 2)\n"
         "jax.devices()\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "for name in sys.argv[2:]:\n"
-        "    result = outcome.measure(name, True, sys.executable, None)\n"
-        "    outcome.write(name, result, folder)\n"
-        "    (folder / f'{name}.md').write_text(outcome.text(name, result))\n"
+        "    with open(folder / f'{name}.md', 'w') as said, contextlib.redirect_stdout(said):\n"
+        "        assert main([name, '--quick', '--out', str(folder)]) == 0\n"
     )
     done("-c", program, str(folder), *names, module=False)
     return {
@@ -118,7 +118,7 @@ def test_block_and_mapper_benchmarks(quick_benchmarks):
 
 def test_calls_benchmark(quick_benchmarks):
     result, text = quick_benchmarks["calls"]
-    assert list(result["rows"]) == ["1", "6"] and "| scorer |" in text
+    assert list(result["rows"]) == ["1", "2"] and "| scorer |" in text
     for row in result["rows"].values():
         assert list(row) == ["jitted", "scorer", "score, stated block", "score, auto"]
     limits = [0.3, 2, 2, 1, 8, 8]
@@ -156,12 +156,15 @@ def test_parts_of_a_roll_out(experiment):
     from thicket_jax.tasks.signals import model as signal_model
 
     parts = experiment("experiments.bench.scoring_parts")
-    params = jax.tree.map(jnp.abs, signal_model.initialise(jax.random.key(0), "xavier"))
-    params = jax.tree.map(lambda leaf: leaf / 8, params)
+    shapes = jax.eval_shape(lambda: signal_model.initialise(jax.random.key(0), "xavier"))
+    draw = np.random.default_rng(1)
+    params = jax.tree.map(  # biases are 0
+        lambda x: draw.uniform(0, 0.03 * (x.ndim > 1), x.shape).astype(x.dtype), shapes
+    )
     points = np.random.default_rng(0).random((3, 14), np.float32)
     batch = {"context": points[:, :10], "future": points[:, 10:]}
-    whole = jax.jit(signal_model.roll_out_score)(params, batch)
-    linear = jax.jit(parts._linear_score, static_argnums=2)(params, batch, jnp.float32)
+    both = (signal_model.roll_out_score, parts._linear_score)
+    whole, linear = jax.jit(lambda p: [f(p, batch, jnp.float32) for f in both])(params)
     np.testing.assert_allclose(linear, whole, rtol=1e-5)
     experts = tj.population(jax.random.key(1), 2, 0.01)
     found = parts.measure(params, batch, experts, jnp.float32, 1, 2)
@@ -172,9 +175,9 @@ def test_parts_of_a_roll_out(experiment):
     assert found["parts"]["noise"] == pytest.approx(noise)
 
 
-def test_cost_of_n_compiles_once_and_keeps_its_memory(tmp_path):
-    done("experiments.bench", "cost_of_n", "--quick", "--out", str(tmp_path))
-    result = json.loads((tmp_path / "cost_of_n-cpu.json").read_text())
+def test_cost_of_n_compiles_once_and_keeps_its_memory(quick_benchmarks):
+    result, text = quick_benchmarks["cost_of_n"]
+    assert "| 40; 4 |" in text
     small, large = result["fixed"].values()
     for row in (small, large):
         assert row["compilations"] == [1] and row["compilations_while_scoring"] == [0]
@@ -185,6 +188,7 @@ def test_cost_of_n_compiles_once_and_keeps_its_memory(tmp_path):
     assert len(met) == 3 and met["compilations of a search, largest over N"]
 
 
+@pytest.mark.usefixtures("fast_compiling")
 def test_random_checkpoints_are_whole(experiment, tmp_path):
     pytest.importorskip("transformers")
     from thicket_jax.experts.leaves import leaf_rows
@@ -205,8 +209,9 @@ def test_random_checkpoints_are_whole(experiment, tmp_path):
 
 
 @pytest.mark.usefixtures("fast_compiling")
-def test_accelerator_benchmark_runs_with_a_tiny_shape(experiment):
+def test_accelerator_benchmark_runs_with_a_tiny_shape(experiment, monkeypatch):
     module = experiment("experiments.bench.text_accelerator")
+    monkeypatch.setitem(module.random_checkpoint.SHAPES["tiny"], "num_hidden_layers", 1)
     size = dataclasses.replace(module.TINY, laws=("rademacher",))
     found = module.decode_once("tiny", size)
     (row,) = found["laws"].values()
