@@ -52,7 +52,7 @@ class TinyGrey(Tiny):
 
 
 class TinyColour(Tiny):
-    SHAPE = (14, 12, 3)
+    SHAPE = (5, 4, 3)
 
 
 class TinyUnsized(Tiny):

@@ -3,13 +3,24 @@
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from thicket_jax.tasks.images import conditions
 
 KEY = jax.random.key(3)
+rotate, shift = jax.jit(conditions.rotate), jax.jit(conditions.shift)
+
+
+def random_pictures(*shape, low=0.0, high=1.0):
+    return np.random.default_rng(3).uniform(low, high, shape).astype(np.float32)
+
+
+def marked(shape, place, value):
+    """Zeros, and one pixel."""
+    image = np.zeros(shape, np.float32)
+    image[place] = value
+    return image
 
 
 def slow_rotation(image, angle):
@@ -31,16 +42,19 @@ def slow_rotation(image, angle):
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (6, 9, 3)])
 def test_rotation_is_the_slow_one(shape):
-    image = jax.random.uniform(KEY, shape)
+    image = random_pictures(*shape)
     for angle in (-1.0, 0.3, 0.8):
-        found = conditions.rotate(image, jnp.float32(angle))
-        np.testing.assert_allclose(found, slow_rotation(np.asarray(image), angle), atol=2e-5)
-    quarter = conditions.rotate(jnp.ones((5, 5, 1)).at[0, 4].set(3), jnp.float32(math.pi / 2))
-    assert quarter[0, 0, 0] == pytest.approx(3, abs=1e-4)  # top right goes to top left
+        found = rotate(image, np.float32(angle))
+        np.testing.assert_allclose(found, slow_rotation(image, angle), atol=2e-5)
+
+
+def test_a_quarter_turn_takes_top_right_to_top_left():
+    quarter = np.asarray(rotate(marked((8, 8, 1), (0, 7), 3), np.float32(math.pi / 2)))
+    assert quarter[0, 0, 0] == pytest.approx(3, abs=1e-4)
 
 
 def test_a_shift_moves_pixels_and_leaves_zeros():
-    image = jnp.arange(1.0, 31).reshape(5, 6, 1)
+    image = np.arange(1, 31, dtype=np.float32).reshape(5, 6, 1)
     for down in (-2, 0, 1):
         for right in (-1, 0, 2):
             wanted = np.zeros((5, 6, 1))
@@ -48,16 +62,16 @@ def test_a_shift_moves_pixels_and_leaves_zeros():
                 for column in range(6):
                     if 0 <= row + down < 5 and 0 <= column + right < 6:
                         wanted[row + down, column + right] = image[row, column]
-            found = conditions.shift(image, jnp.array([down, right]))
+            found = shift(image, np.array([down, right], np.int32))
             np.testing.assert_array_equal(found, wanted)
 
 
 def test_conditions_have_the_strength_they_say():
-    ids = jnp.arange(600)
-    image = jnp.zeros((9, 13, 1)).at[4, 6].set(1)
+    ids = np.arange(600, dtype=np.int32)
+    image = marked((9, 13, 1), (4, 6), 1)
 
     def seen(name, image):
-        images = jnp.broadcast_to(image, (600, *image.shape))
+        images = np.broadcast_to(image, (600, *image.shape))
         return np.asarray(conditions.apply_condition(name, KEY, ids, images), np.float64)
 
     np.testing.assert_array_equal(seen("clean", image), np.broadcast_to(image, (600, 9, 13, 1)))
@@ -69,13 +83,13 @@ def test_conditions_have_the_strength_they_say():
     assert {tuple(p) for p in places[:, 1:] - [4, 6]} == {
         (down, right) for down in range(-2, 3) for right in range(-3, 4)
     }
-    grey = seen("noisy", jnp.full((9, 13, 1), 0.5))
+    grey = seen("noisy", np.full((9, 13, 1), 0.5, np.float32))
     assert grey.min() == 0 and grey.max() == 1
     inside = grey[(grey > 0) & (grey < 1)]
     # A normal of standard deviation .4 is within ±.5 with probability .7887.
     assert inside.size / grey.size == pytest.approx(0.7887, abs=4 * math.sqrt(0.17 / grey.size))
     # Two marks, above and right of the centre, tell the angle (x right, y up).
-    marks = jnp.zeros((31, 31, 1)).at[3, 15].set(1)
+    marks = marked((31, 31, 1), (3, 15), 1)
     turned = seen("rotated", marks)[..., 0]
     rows, columns = np.mgrid[:31, :31]
     weight = turned.sum((1, 2))
@@ -90,23 +104,23 @@ def test_conditions_have_the_strength_they_say():
 
 @pytest.mark.parametrize("name", list(conditions.CONDITIONS))
 def test_an_item_looks_the_same_in_any_batch(name):
-    ids = jnp.array([5, 900, 17, 2, 41])
-    pictures = jax.random.uniform(KEY, (5, 8, 8, 1))
+    ids = np.array([5, 900, 17, 2, 41], np.int32)
+    pictures = random_pictures(5, 8, 8, 1)
     whole = conditions.apply_condition(name, KEY, ids, pictures)
     order = np.array([3, 0, 4, 4, 3])
     part = conditions.apply_condition(name, KEY, ids[order], pictures[order])
     np.testing.assert_array_equal(part, whole[order])
-    same = jnp.broadcast_to(pictures[:1], pictures.shape)
+    same = np.broadcast_to(pictures[:1], pictures.shape)
     differ = np.asarray(conditions.apply_condition(name, KEY, ids, same))
     assert (differ[0] != differ[1]).any() == (name not in ("clean", "inverted"))
 
 
 def test_the_mixture_has_every_condition_in_equal_parts():
-    image = jax.random.uniform(KEY, (8, 8, 1), minval=0.1, maxval=0.9)
-    many = jnp.broadcast_to(image, (1000, 8, 8, 1))
+    image = random_pictures(8, 8, 1, low=0.1, high=0.9)
+    many = np.broadcast_to(image, (1000, 8, 8, 1))
     mixed = np.asarray(jax.jit(conditions.mixture)(KEY, many))
-    clean = (mixed == np.asarray(image)).all((1, 2, 3)).mean()
-    inverted = (mixed == 1 - np.asarray(image)).all((1, 2, 3)).mean()
+    clean = (mixed == image).all((1, 2, 3)).mean()
+    inverted = (mixed == 1 - image).all((1, 2, 3)).mean()
     # A 25th of the shifts moves nothing.
     assert clean == pytest.approx(0.2 + 0.2 / 25, abs=4 * math.sqrt(0.16 / 1000))
     assert inverted == pytest.approx(0.2, abs=4 * math.sqrt(0.16 / 1000))

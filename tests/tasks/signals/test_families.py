@@ -46,27 +46,46 @@ RANGES = {
     "sigmoid": {"amplitude": (0.5, 1.5), "phase": (-math.pi, math.pi), "offset": (-0.5, 0.5)},
 }
 FAMILIES = tuple(RANGES)
+NUM = 20_000
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """What every family draws, in one program: few with their signals, and many."""
+
+    @jax.jit
+    def draw(key):
+        return {
+            name: (
+                families.family_parameters(name, key, 5),
+                families.family_batch(name, key, 5, 70),
+                families.family_parameters(name, key, NUM),
+                families.family_batch("one_" + name, key, 3, 70),
+                families.family_batch("one_" + name, jax.random.key(0), 1, 70),
+            )
+            for name in FAMILIES
+        }
+
+    return jax.tree.map(np.asarray, draw(KEY))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_follows_its_formula(name):
-    drawn = families.family_parameters(name, KEY, 5)
-    batch = families.family_batch(name, KEY, 5, 70)
+def test_a_family_follows_its_formula(name, drawn):
+    chosen, batch, *_ = drawn[name]
     assert batch.dtype == jnp.float32
     for row in range(5):
-        parameters = {k: float(v[row, 0]) for k, v in drawn.items()}
+        parameters = {k: float(v[row, 0]) for k, v in chosen.items()}
         expected = [curve(name, -2.5 + 0.1 * t, parameters) for t in range(70)]
         np.testing.assert_allclose(batch[row], expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_parameters_of_a_family_fill_their_ranges(name):
-    num = 20_000
-    drawn = families.family_parameters(name, KEY, num)
-    assert set(drawn) == set(RANGES[name])
+def test_the_parameters_of_a_family_fill_their_ranges(name, drawn):
+    num, many = NUM, drawn[name][2]
+    assert set(many) == set(RANGES[name])
     columns = []
     for parameter, (low, high) in RANGES[name].items():
-        unit = (np.asarray(drawn[parameter], np.float64)[:, 0] - low) / (high - low)
+        unit = (np.asarray(many[parameter], np.float64)[:, 0] - low) / (high - low)
         assert -1e-6 <= unit.min() < 1e-3
         assert 1 - 1e-3 < unit.max() <= 1 + 1e-6
         assert abs(unit.mean() - 1 / 2) < 5 * math.sqrt(1 / 12 / num)
@@ -117,9 +136,8 @@ ONES = {
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_one_signal_is_the_same_whatever_the_key(name):
-    batch = np.asarray(families.family_batch("one_" + name, KEY, 3, 70))
-    other = np.asarray(families.family_batch("one_" + name, jax.random.key(0), 1, 70))
+def test_a_one_signal_is_the_same_whatever_the_key(name, drawn):
+    batch, other = drawn[name][3:]
     expected = [curve(name, -2.5 + 0.1 * t, ONES[name]) for t in range(70)]
     np.testing.assert_allclose(batch[0], expected, atol=2e-5)
     assert (batch == other).all()
