@@ -15,6 +15,7 @@ from thicket_jax.reports import figures, landscape_page, report, results
 from thicket_jax.runs import digests, export
 from thicket_jax.runs import record as run_record
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 JSON = ("config.json", "experts.json", "results.json", "manifest.json", "log/identity.json")
 
 
@@ -42,7 +43,7 @@ def flips(path, places, change):
 
 def digits(whole):
     places = [match.start() for match in re.finditer(rb"[0-9]", whole)]
-    return places[:: 1 + len(places) // 800]  # of the manifest, which is all digests, a part
+    return places[:: 1 + len(places) // 300]  # of the manifest, which is all digests, a part
 
 
 @pytest.mark.parametrize("name", JSON)
