@@ -20,6 +20,9 @@ from thicket_jax.tasks import registry
 from thicket_jax.text import pretrained
 from thicket_jax.text.model import forward
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+# Matrices of few shapes, so that few programs are compiled; what they hold differs.
+SHAPE = {"intermediate_size": 16, "num_key_value_heads": 2}
 COMMON = "--num 3 --k 1,2 --train-items 2 --test-items 2 --max-tokens 2 --sigma 0.1 --quiet"
 
 
@@ -40,7 +43,7 @@ LOW_RANK = ("--noise", "low_rank")
     ("precision", "noise"), [("float32", ()), ("bfloat16", LOW_RANK)], ids=["float32", "low rank"]
 )
 def test_an_exported_expert_is_the_bits_that_were_scored(precision, noise, tmp_path, capsys):
-    base = make_checkpoint(tmp_path / "model")
+    base = make_checkpoint(tmp_path / "model", **SHAPE)
     run = run_stories(tmp_path, "--precision", precision, *noise)
     assert main(["export", str(run), "--rank", "1", "--to", str(tmp_path / "best")]) == 0
     best = export.load_population(run)[0]
@@ -73,7 +76,7 @@ def test_an_exported_expert_is_the_bits_that_were_scored(precision, noise, tmp_p
         check_a_changed_base(run, base, tmp_path / "changed", capsys)
 
 
-def check_scores(base, found, expert):
+def check_scores(base, exported, expert):
     """What is scored in 16 bits is the exported float32, up to the rounding of the model itself."""
     model = pretrained.load(base, "bfloat16")
     tokens = jnp.asarray(np.random.default_rng(0).integers(2, 40, (4, 12)), jnp.int32)
@@ -85,14 +88,16 @@ def check_scores(base, found, expert):
 
     plan = make_plan(model.params, expert.noise)
     scales = leaf_scales(model.params, plan)
-    own = functools.partial(logits, model)
+    own = jax.jit(functools.partial(logits, model))
     scored = jax.jit(lambda e: implicit.evaluate(own, model.params, e, scales, plan))(expert)
-    exact = jax.jit(functools.partial(logits, found))
-    wide = jax.tree.map(lambda x: x.astype("float32"), model.params)
-    wanted, theta = exact(found.params), exact(wide)
+    exact = jax.jit(functools.partial(logits, exported))
+    wide = jax.tree.map(lambda x: np.asarray(x, np.float32), model.params)
+    wanted, theta = exact(exported.params), exact(wide)
+    found, scored, wanted, theta = (
+        np.asarray(x, np.float32) for x in (own(model.params), scored, wanted, theta)
+    )
     rounding, error, effect = (
-        float(jnp.sqrt(jnp.square(x).mean()))
-        for x in (own(model.params) - theta, scored - wanted, wanted - theta)
+        np.sqrt(np.square(x).mean()) for x in (found - theta, scored - wanted, wanted - theta)
     )
     assert error < 2 * rounding < 0.2 * effect
 
@@ -122,7 +127,7 @@ def check_transformers_opens(folder, ours):
 def check_a_changed_base(run, base, to, capsys):
     """It is not exported."""
     shutil.rmtree(base)
-    make_checkpoint(base, tie_word_embeddings=False)
+    make_checkpoint(base, **SHAPE, tie_word_embeddings=False)
     assert main(["export", str(run), "--rank", "1", "--to", str(to)]) == 2
     assert "not those of" in capsys.readouterr().err
     assert not to.exists()
