@@ -6,6 +6,7 @@ are read by a reader of a few lines here; tyro's own reading has tests of its ow
 """
 
 import dataclasses
+import functools
 import typing
 
 import jax
@@ -32,6 +33,8 @@ from thicket_jax.text import pretrained
 
 pytest.importorskip("transformers")
 pytest.importorskip("tensorflow_datasets")
+
+hints_of = functools.cache(typing.get_type_hints)
 
 LANGUAGE = [name for name in registry.REGISTRY if name not in ("signals", "digits")]
 HUGE = str(10**12)
@@ -88,7 +91,7 @@ def kind_of(hint):
 
 def options_of(kind):
     """Name → type of every option of a record."""
-    hints = typing.get_type_hints(kind)
+    hints = hints_of(kind)
     return {field.name: kind_of(hints[field.name]) for field in dataclasses.fields(kind)}
 
 
@@ -115,7 +118,7 @@ def read(kind, words, prog):
 
 
 def _record(kind, values):
-    fields, hints = {}, typing.get_type_hints(kind)
+    fields, hints = {}, hints_of(kind)
     for field in dataclasses.fields(kind):
         if dataclasses.is_dataclass(hints[field.name]):
             fields[field.name] = _record(hints[field.name], values)

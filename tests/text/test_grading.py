@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from thicket_jax.errors import ArgumentError, DataError, RunError, ScoreError
-from thicket_jax.text.grading import Graders, Outcome
+from thicket_jax.text.grading import Graders, Outcome, pool
 
 ITEMS = [{"n": n, "list": [1, 2]} for n in range(5)]
 GRADER = """
@@ -240,7 +240,7 @@ def test_the_clock_of_a_start_runs_only_while_somebody_waits(folder, monkeypatch
         f"open({str(folder / 'started')!r}, 'w').close()\n"
         "def grade(text, item):\n    return len(text)\n"
     )
-    graders = Graders(f"{folder}/starts.py:grade", [{}], workers=2, timeout=60)
+    graders = Graders(f"{folder}/starts.py:grade", [{}], workers=1, timeout=60)
     deadline = time.monotonic() + 60
     while not (folder / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -258,10 +258,11 @@ def test_the_clock_of_a_start_runs_only_while_somebody_waits(folder, monkeypatch
         graders.close()
 
 
-def test_a_grader_that_kills_every_worker_ends_the_run_early_with_its_name(folder):
+def test_a_grader_that_kills_every_worker_ends_the_run_early_with_its_name(folder, monkeypatch):
+    monkeypatch.setattr(pool, "_FIRST_DEATHS", 3)  # a worker takes a second to start
     (folder / "kills.py").write_text("import os\ndef grade(text, item):\n    os._exit(3)\n")
-    with Graders(f"{folder}/kills.py:grade", [{}] * 50, workers=2) as graders:
-        message = r"kills.py:grade died 6 times in a row, the last one ended with exit code 3 on it"
+    with Graders(f"{folder}/kills.py:grade", [{}] * 50, workers=1) as graders:
+        message = r"kills.py:grade died 3 times in a row, the last one ended with exit code 3 on it"
         with pytest.raises(ScoreError, match=message) as raised:
             graders.grade([(n, "text") for n in range(50)])
         assert "\n" not in str(raised.value)
