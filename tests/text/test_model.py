@@ -345,7 +345,7 @@ def test_real_checkpoint():
     assert np.abs(cached - full[:, PROMPT - 1 :])[real[:, PROMPT - 1 :]].max() <= 1e-5 * scale
 
 
-@pytest.mark.parametrize("family", ["qwen2", "olmo2"])
+@pytest.mark.parametrize("family", ["qwen2", "olmo2", "gemma2"])
 def test_bfloat16_is_as_good_as_pytorch_s(family, tmp_path):
     """Against float32 arithmetic on the same bfloat16 weights, no worse than PyTorch's own."""
     theirs = make(family, tmp_path, torch.bfloat16)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from thicket_jax.text import rope
-from thicket_jax.text.rope import Rope, inverse_frequencies, rotary_table
+from thicket_jax.text.rope import UNROTATED, Rope, inverse_frequencies, rotary_table
 from thicket_jax.text.rope_config import FULL, read_ropes
 
 MAX_POSITIONS = 131072
@@ -78,6 +78,32 @@ def test_tables_are_those_of_transformers(parameters):
     for ours, wanted in zip(found, (cos, sin), strict=True):
         assert ours.shape == (2, 6, 16) and ours.dtype == jnp.float32
         assert (np.abs(np.asarray(ours) - wanted.numpy()) <= tolerance).all()
+
+
+def test_longrope_has_wavelengths_for_short_and_for_long_texts():
+    """By the room that there is; transformers chooses by the longest text so far."""
+    torch = pytest.importorskip("torch")
+    sizes = {
+        "short_factor": [1.0, 1.5, 2.0, 2.5, 3.0, 3.5],
+        "long_factor": [4.0 + n for n in range(6)],
+    }
+    parameters = {"rope_type": "longrope", "original_max_position_embeddings": 8, **sizes}
+    positions = jnp.arange(9)[None]
+    for extra in ({}, {"factor": 4.0}, {"attention_factor": 1.25}):
+        theirs, ours = reference(parameters | extra, 1e3, 12), read(parameters | extra, 1e3)
+        for slots in (8, 9):
+            found = rotary_table(ours, 12, positions, slots)
+            wanted = theirs(torch.zeros(1), torch.arange(slots)[None])
+            for one, other in zip(found, wanted, strict=True):
+                np.testing.assert_allclose(one[:, :slots], other.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_part_of_a_head_and_none_of_it():
+    part = rotary_table(Rope("default", 1e4, share=0.75), 16, jnp.arange(5))
+    whole = rotary_table(Rope("default", 1e4), 12, jnp.arange(5))
+    np.testing.assert_array_equal(part, whole)
+    cos, sin = rotary_table(Rope(UNROTATED, 1e4), 12, jnp.arange(5))
+    assert (cos == 1).all() and (sin == 0).all()
 
 
 def test_definition():
