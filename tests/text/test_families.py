@@ -1,13 +1,16 @@
 """The newer families: their published configs, and what of them is refused."""
 
+import dataclasses
 import json
 import math
 
+import jax
 import pytest
 
 from tests.helpers.published_configs import PUBLISHED
 from thicket_jax.errors import DataError
 from thicket_jax.text.config import Mixture, read_config
+from thicket_jax.text.model import abstract
 from thicket_jax.text.rope import UNROTATED
 
 PHI_4 = PUBLISHED["Phi-4-mini-instruct"]
@@ -60,6 +63,16 @@ MEANT = {
         "block": "block_sparse_moe",
     },
 }
+PARAMETERS = {
+    "gemma-2-2b": 2_614_341_888,
+    "gemma-3-1b-it": 999_885_952,
+    "Phi-3-mini-4k-instruct": 3_821_079_552,
+    "Phi-4-mini-instruct": 3_836_021_760,
+    "SmolLM3-3B": 3_075_098_624,
+    "granite-3.1-2b-instruct": 2_533_531_648,
+    "Qwen3-30B-A3B": 30_532_122_624,
+    "Mixtral-8x7B-v0.1": 46_702_792_704,
+}
 
 
 def read(folder, values):
@@ -93,6 +106,16 @@ def test_what_transformers_makes_of_it_says_the_same(tmp_path, name):
     written = json.loads((tmp_path / "new/config.json").read_text())
     assert "rope_parameters" in written and "rope_theta" not in written
     assert read_config(tmp_path / "new") == old
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_model_has_the_parameters_that_it_is_known_to_have(tmp_path, name):
+    config = read(tmp_path, PUBLISHED[name])
+    one = abstract(dataclasses.replace(config, num_layers=1), config.dtype)
+    every, layer = (
+        sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (one, one["model"]["layers"])
+    )
+    assert every + (config.num_layers - 1) * layer == PARAMETERS[name]
 
 
 def test_longrope(tmp_path):

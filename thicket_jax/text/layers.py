@@ -25,11 +25,20 @@ ACTIVATIONS = {
 
 
 class Linear(nnx.Module):
-    """x·Wᵀ + b, with W [out, in]."""
+    """x·Wᵀ + b, with W [out, in], or the weights of several, [..., out, in]."""
 
-    def __init__(self, inside: int, outside: int, bias: bool, *, rngs: nnx.Rngs, dtype: Any):
-        """Draws a random weight; a checkpoint's is put in its place."""
-        weight = jax.random.normal(rngs.params(), (outside, inside), dtype)
+    def __init__(
+        self,
+        inside: int,
+        outside: int,
+        bias: bool,
+        *,
+        stack: tuple[int, ...] = (),
+        rngs: nnx.Rngs,
+        dtype: Any,
+    ):
+        """Draws a random weight, or `stack` of them; a checkpoint's is put in its place."""
+        weight = jax.random.normal(rngs.params(), (*stack, outside, inside), dtype)
         self.weight = nnx.Param(weight * jnp.asarray(inside**-0.5, dtype))
         if bias:
             self.bias = nnx.Param(jnp.zeros((outside,), dtype))
@@ -159,14 +168,11 @@ class MLP(nnx.Module):
 class Experts(nnx.Module):
     """The weights of E feed-forwards, [E, out, in], under the names of one."""
 
-    def __init__(self, config: Config, mixture: Mixture, *, rngs: nnx.Rngs, dtype: Any):
+    def __init__(self, config: Config, mixture: Mixture, **options: Any):
         """Draws random weights."""
         D, F = config.hidden_size, mixture.size
         for name, (i, o) in zip(config.projections, ((D, F), (D, F), (F, D)), strict=True):
-            each = [Linear(i, o, False, rngs=rngs, dtype=dtype) for _ in range(mixture.count)]
-            weights = jnp.stack([one.weight[...] for one in each])
-            each[0].weight = nnx.Param(weights)
-            setattr(self, name, each[0])
+            setattr(self, name, Linear(i, o, False, stack=(mixture.count,), **options))
 
 
 class MoE(nnx.Module):

@@ -65,14 +65,20 @@ def load(folder: str | os.PathLike[str], precision: str = "auto") -> Pretrained:
     tied = ("lm_head.weight",) if config.tied else ()
     tensors = load_tensors(path, wanted, dtype, tied=tied)
     leaves = [
-        jnp.stack([tensors.pop(name) for name in rows]).reshape(leaf.shape)
-        if stacked
-        else tensors.pop(rows[0])
-        for (_, rows, stacked), leaf in zip(
-            leaf_names(shapes), jax.tree.leaves(shapes), strict=True
-        )
+        _stacked([tensors.pop(name) for name in rows], leaf.shape[:depth])
+        for (_, rows, depth), leaf in zip(leaf_names(shapes), jax.tree.leaves(shapes), strict=True)
     ]
     return Pretrained(path, config, dtype, jax.tree.unflatten(jax.tree.structure(shapes), leaves))
+
+
+def _stacked(rows: list[jax.Array], lengths: tuple[int, ...]) -> jax.Array:
+    """Returns rows as a stack of these lengths, stack by stack: small programs, compiled once."""
+    for length in reversed(lengths):
+        groups = [rows[i : i + length] for i in range(0, len(rows), length)]
+        rows.clear()
+        while groups:
+            rows.append(jnp.stack(groups.pop(0)))
+    return rows[0]
 
 
 def save(
