@@ -45,13 +45,30 @@ every_law = pytest.mark.parametrize("name", LAWS)
 every_leaf = pytest.mark.parametrize(("kinds", "shape"), LEAVES, ids=str)
 
 
-@functools.cache
-def drawing(name, kinds, shape, many=False):
-    """A compiled `draw` of one key, or of many."""
+MANY = 4000
+
+
+def compiled(name, leaves, many=False):
+    """A compiled `draw` of one key, or of many, for all these leaves: (kinds, shape) → array."""
     epsilon = LAWS[name][0].epsilon
-    letters = epsilon.letters(kinds)
-    draw = lambda key: epsilon.draw(key, shape, letters)  # noqa: E731
+
+    def draw(key):
+        return {leaf: epsilon.draw(key, leaf[1], epsilon.letters(leaf[0])) for leaf in leaves}
+
     return jax.jit(jax.vmap(draw) if many else draw)
+
+
+def kinds_of(name):
+    """The leaves that a law can tell apart: to one of dense noise all matrices are alike."""
+    if LAWS[name][0].factored:
+        return LEAVES
+    return [leaf for leaf in LEAVES if leaf[0] not in ("ec", "cr")]
+
+
+@functools.cache
+def drawing(name, many=False):
+    """`compiled` for every kind of leaf."""
+    return compiled(name, kinds_of(name), many)
 
 
 def test_every_family_has_its_laws_here():
@@ -60,26 +77,26 @@ def test_every_family_has_its_laws_here():
 
 
 @every_law
-@every_leaf
-def test_draws_float32_of_the_shape_and_the_same_again_alone_and_under_vmap(name, kinds, shape):
-    keys = jax.random.split(jax.random.key(1), 3)
-    alone = [np.asarray(drawing(name, kinds, shape)(key)) for key in keys]
-    assert all(x.shape == shape and x.dtype == np.float32 for x in alone)
-    assert np.isfinite(alone).all()
-    np.testing.assert_array_equal(drawing(name, kinds, shape, many=True)(keys), alone)
-    if shape:
-        assert (alone[0] != alone[1]).mean() > 0.2
+def test_draws_float32_of_the_shape_and_the_same_again_alone_and_under_vmap(name):
+    keys = jax.random.split(jax.random.key(1), MANY)
+    each, together = [drawing(name)(key) for key in keys[:3]], drawing(name, many=True)(keys)
+    for kinds, shape in kinds_of(name):
+        alone = [np.asarray(one[kinds, shape]) for one in each]
+        assert all(x.shape == shape and x.dtype == np.float32 for x in alone)
+        assert np.isfinite(alone).all()
+        np.testing.assert_array_equal(np.asarray(together[kinds, shape])[:3], alone)
+        if shape:
+            assert (alone[0] != alone[1]).mean() > 0.2
 
 
 @every_law
 def test_mean_is_0_and_variance_is_1(name):
-    keys = jax.random.split(jax.random.key(2), 4000)
-    for kinds, shape in (("rc", (6, 5)), ("b", (33,))):
-        values = np.asarray(drawing(name, kinds, shape, many=True)(keys), np.float64)
-        values = values.reshape(4000, -1)
+    found = drawing(name, many=True)(jax.random.split(jax.random.key(2), MANY))
+    for leaf in (("rc", (6, 5)), ("b", (33,))):
+        values = np.asarray(found[leaf], np.float64).reshape(MANY, -1)
         assert abs(values.mean()) * math.sqrt(values.size) < 4.5  # elements are uncorrelated
         squares = np.square(values).mean(1)
-        assert abs(squares.mean() - 1) <= 4.5 * squares.std() / math.sqrt(4000) + 1e-6
+        assert abs(squares.mean() - 1) <= 4.5 * squares.std() / math.sqrt(MANY) + 1e-6
 
 
 @every_law
@@ -93,22 +110,31 @@ def test_letters_are_of_factored_matrices_alone_whichever_side_comes_first(name,
 
 
 @every_law
-@every_leaf
-def test_factors_are_those_whose_product_is_drawn(name, kinds, shape):
+def test_factors_are_those_whose_product_is_drawn(name):
     epsilon = LAWS[name][0].epsilon
-    keys, letters = jax.random.split(jax.random.key(3), 4), epsilon.letters(kinds)
-    if not letters:
-        if not epsilon.factored:
-            with pytest.raises(TypeError, match="no factors"):
-                epsilon.draw_factors(keys, shape, "rc")
+    keys = jax.random.split(jax.random.key(3), 4)
+    letters = {leaf: epsilon.letters(leaf[0]) for leaf in LEAVES}
+    matrices = {leaf: found for leaf, found in letters.items() if found}
+    if not epsilon.factored:
+        assert not matrices
+        with pytest.raises(TypeError, match="no factors"):
+            epsilon.draw_factors(keys, (6, 5), "rc")
         return
-    left, right = jax.jit(epsilon.draw_factors, static_argnums=(1, 2))(keys, shape, letters)
-    rank = epsilon.options_json()["rank"]
-    for side, other in ((left, "c"), (right, "r")):
-        axes = [1 if letter == other else n for n, letter in zip(shape, letters, strict=True)]
-        assert side.shape == (4, rank, *axes) and side.dtype == np.float32
-    product = jax.jit(outer)(left[2], right[2])
-    np.testing.assert_array_equal(drawing(name, kinds, shape)(keys[2]), product)
+
+    @jax.jit
+    def factors(keys):
+        found = {x: epsilon.draw_factors(keys, x[1], matrices[x]) for x in matrices}
+        return found, {x: outer(left[2], right[2]) for x, (left, right) in found.items()}
+
+    rank, (found, products) = epsilon.options_json()["rank"], factors(keys)
+    drawn = drawing(name)(keys[2])
+    assert len(matrices) == 4
+    for leaf, sides in found.items():
+        for side, other in zip(sides, "cr", strict=True):
+            pairs = zip(leaf[1], matrices[leaf], strict=True)
+            axes = [1 if letter == other else n for n, letter in pairs]
+            assert side.shape == (4, rank, *axes) and side.dtype == np.float32
+        np.testing.assert_array_equal(drawn[leaf], products[leaf])
 
 
 @every_law
@@ -122,13 +148,14 @@ def test_the_hashed_text_ties_leaves_or_does_not(name):
 
 @every_law
 def test_expected_norms_are_those_of_what_is_drawn(name):
-    epsilon = LAWS[name][0].epsilon
-    keys = jax.random.split(jax.random.key(4), 40)
-    matrices = np.asarray(drawing(name, "rc", (90, 60), many=True)(keys), np.float64)
+    epsilon, sizes = LAWS[name][0].epsilon, (1, 7, 300)
+    leaves = [("rc", (90, 60)), *(("b", (size,)) for size in sizes)]
+    found = compiled(name, leaves, many=True)(jax.random.split(jax.random.key(4), 40))
+    matrices = np.asarray(found["rc", (90, 60)], np.float64)
     norms = np.linalg.norm(matrices, 2, axis=(1, 2))
     assert epsilon.spectral(90, 60) == pytest.approx(norms.mean(), rel=0.2)
-    for size in (1, 7, 300):
-        values = np.asarray(drawing(name, "b", (size,), many=True)(keys))
+    for size in sizes:
+        values = np.asarray(found["b", (size,)])
         assert epsilon.largest(size) == pytest.approx(np.abs(values).max(1).mean(), rel=0.35)
     assert epsilon.largest(0) == 1
 
