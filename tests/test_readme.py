@@ -57,8 +57,7 @@ def test_the_readmes_decoding_continues_a_story():
     assert names["text"].startswith("Max loved to play with his toys")
 
 
-@pytest.mark.parametrize("law", ["rademacher", "gaussian"])
-@pytest.mark.parametrize("scale", ["absolute", "relative"])
+@pytest.mark.parametrize(("law", "scale"), [("rademacher", "absolute"), ("gaussian", "relative")])
 def test_the_readmes_script_makes_an_expert_again(law, scale, tmp_path):
     folder = make_checkpoint(tmp_path / "model")
     params = pretrained.load(folder).params

@@ -82,7 +82,7 @@ def test_alpha_is_the_mean_of_all_splits():
     assert reliability.cronbach_alpha(np.repeat(items[:, :1], 4, 1)) == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("n", "B", "truth"), [(100, 40, 0.5), (200, 21, 0.8), (300, 30, 0.0)])
+@pytest.mark.parametrize(("n", "B", "truth"), [(100, 40, 0.5), (200, 21, 0.8), (120, 30, 0.0)])
 def test_reliability_of_a_known_truth_is_covered(n, B, truth):
     rng, hits, values = np.random.default_rng(3), 0, []
     for i in range(150):

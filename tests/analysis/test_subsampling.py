@@ -101,10 +101,10 @@ def test_the_interval_covers_the_truth(k, n):
     truth = best_of(scipy.stats.norm(), n)
     if k > 1:
         truth = np.sort(rng.normal(size=(20000, n)), axis=1)[:, -k:].mean()
-    for i in range(200):
+    for i in range(100):
         (row,) = subsampling.expected_top_curve(rng.normal(size=200), [n], k, draws=200, seed=i)
         hits += row["interval"][0] <= truth <= row["interval"][1]
-    assert 0.87 < hits / 200 < 0.985  # a little below .95 at a twentieth of the log
+    assert 0.85 < hits / 100 < 0.995  # a little below .95 at a twentieth of the log
 
 
 def test_resampling_agrees_with_the_formula():

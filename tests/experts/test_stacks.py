@@ -115,15 +115,17 @@ def test_rows_are_named_and_ordered_as_the_layers_of_a_list():
 @pytest.mark.parametrize(
     ("law", "dtype"),
     [
-        *((law, "float32") for law in LAWS if law not in ("low_rank", "modular", "some")),
-        ("low_rank", "bfloat16"),
+        *((law, "float32") for law in ("gaussian", "rademacher", "tied", "rank 5")),
+        ("some low_rank", "bfloat16"),
     ],
 )
 def test_an_expert_of_a_stack_has_the_bits_of_its_layers(law, dtype):
-    plain, stacked = (jax.tree.map(lambda x: x.astype(dtype), x) for x in (LIST, STACKED))
+    plain, stacked = (
+        jax.tree.map(lambda x: jnp.asarray(np.asarray(x).astype(dtype)), x) for x in (LIST, STACKED)
+    )
     experts = tj.population(jax.random.key(3), 4, 0.1, noise=LAWS[law])
     assert_same(tj.perturb(plain, experts[2]), tj.perturb(stacked, experts[2]))
-    if law in ("low_rank", "some low_rank"):
+    if law == "some low_rank":
         assert_same(tj.merge(plain, experts[:2]), tj.merge(stacked, experts[:2]))
 
 
@@ -148,21 +150,23 @@ def test_a_plan_of_a_stack_says_of_rows_what_it_says_of_a_list(law):
     [("gaussian", True), ("some", True), ("rank 5", False), ("some low_rank", False)],
 )
 def test_every_way_through_a_stack_scores_the_perturbed_list(law, stream):
+    """Where leaves are streamed, each law takes two of the ways."""
     noise = LAWS[law]
     expert = tj.population(jax.random.key(3), 4, 0.1, noise=noise)[2]
     wanted = np.asarray(on_list(tj.perturb(LIST, expert), X))
     plan = make_plan(STACKED, noise)
     scales, named = leaf_scales(STACKED, plan), set()
 
-    @jax.jit
+    ways = {"gaussian": (by_index, by_cast), "some": (by_scan, by_number)}
+
     def every(expert):
-        ways = (by_scan, by_index, by_number, by_cast)
         return [
             evaluate(way, STACKED, expert, scales, plan, X, stream=stream, named=named)
-            for way in ways
+            for way in ways.get(law, (by_scan, by_index, by_number, by_cast))
         ]
 
-    for found in every(expert):
+    compiled = jax.jit(every).lower(expert).compile({"xla_backend_optimization_level": 0})
+    for found in compiled(expert):
         np.testing.assert_allclose(np.asarray(found), wanted, rtol=2e-5, atol=2e-5)
     assert not named  # nothing had to be built
 

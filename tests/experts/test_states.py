@@ -145,7 +145,7 @@ def test_typed_keys_go_every_way():
         "on": scorer.on(BATCH)(experts),
         "graded": tj.score(*given, grade=lambda outputs: outputs, **SMALL),
         "devices": tj.score(*given, block_size=2, devices=jax.devices()[:2], backend="shard_map"),
-        "stream": tj.score(*given, stream=True, **SMALL),
+        "stream": tj.score(*given, block_size=1, backend="none", stream=True),
     }
     with jax.disable_jit():
         ways["disable_jit"] = tj.score(*given)
@@ -197,10 +197,11 @@ def test_nan_outputs_are_a_failed_expert_whatever_a_grade_makes_of_them():
     def grade(outputs):
         return (outputs.argmax(-1) == 0).astype(np.float32)
 
+    given = (logits, jnp.zeros(()), experts, jnp.zeros(8))
     moved = np.array([tj.perturb(jnp.zeros(()), e) for e in experts])
     for scores in (
-        tj.score(logits, jnp.zeros(()), experts, jnp.zeros(8), grade=grade),
-        tj.halving(logits, jnp.zeros(()), experts, jnp.zeros(8), 1, grade=grade, budget=1.0).scores,
+        tj.score(*given, grade=grade, **SMALL),
+        tj.halving(*given, 1, grade=grade, budget=1.0, **SMALL).scores,
     ):
         np.testing.assert_array_equal(scores.failed, moved < 0)
         assert np.isneginf(scores.values[moved < 0]).all() and (scores.values[moved > 0] == 1).all()
