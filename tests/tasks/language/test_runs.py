@@ -237,8 +237,10 @@ def test_answers_are_asked_for_as_the_options_say(run, models, data, tmp_path, i
     assert first == again
 
 
-def test_a_run_of_stories(run, models, tmp_path, in_process):
+def test_a_run_of_stories(run, models, tmp_path, in_process, monkeypatch):
     programs = kept_programs()
+    # What only fills the prompts up would be a part of its own.
+    monkeypatch.setattr(shared, "shared_prefix", lambda prompts: 0)
     width = run_record.load(run).config["task_provenance"]["prompt_tokens"]
     words = ["--model", models / "chat", "--system", "x" * (width - 88), "--out", tmp_path / "run"]
     assert thicket("run", "stories", *words, *RUN) == 0
@@ -270,18 +272,21 @@ def test_a_run_in_bfloat16_that_selects_on_a_test_set_says_so(models, data, tmp_
 
 
 def test_a_grader_that_raises_stops_the_run_and_once_mended_it_goes_on(
-    models, tmp_path, capsys, monkeypatch
+    run, models, tmp_path, capsys, monkeypatch
 ):
+    width = run_record.load(run).config["task_provenance"]["prompt_tokens"]
+    programs = kept_programs()
     rows = [{"question": f"Number {i}?", "answer": i} for i in range(B_TRAIN + B_TEST)]
     write(tmp_path / "all.csv", rows)
     own = tmp_path / "own.py"
     own.write_text("def grade(text, item):\n    raise ValueError('no\\nway')\n")
     words = ["--model", models / "plain", "--data", tmp_path / "all.csv", "--out", tmp_path / "run"]
-    words += ["--grader", f"{own}:grade", "--prompt", "{question:>200}", "--quiet"]
+    words += ["--grader", f"{own}:grade", "--prompt", f"{{question:.<{width}}}", "--quiet"]
     line = refused(capsys, "run", "qa", *words, *RUN)
     assert f"grader {own}:grade raised ValueError: no way (own.py:2) on item 0" in line
     assert "mend the grader or the item; items are numbered from 0, the 6 training items" in line
     assert line.endswith("what is scored is kept in the log")
+    assert kept_programs() <= programs  # equal shapes are one program
     own.write_text(OWN)
     monkeypatch.setattr(shared, "Graders", InProcess)
     assert thicket("resume", tmp_path / "run", "--backend", "none", "--quiet") == 0
