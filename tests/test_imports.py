@@ -35,8 +35,8 @@ INSIDE = {
     "landscape_figure landscape_page report survey_figures survey_page",
     "search": "problem agreement answers manifest pipeline randopt landscapes",
     "text": "rope rope_config config_fields families fields config cache attention layers model "
-    "common choosing passes slots decode prefixes tensor_files checkpoints pretrained templates "
-    "tokenizer prompts endings data/ sandbox/ grading/ graders/",
+    "common choosing passes prefill slots decode prefixes tensor_files checkpoints pretrained "
+    "templates tokenizer prompts endings data/ sandbox/ grading/ graders/",
     "tasks": "task registry base_model quiet signals/ images/ language/",
     "cli": "options parsing checks machine compiled progress tasks report run density landscape "
     "export main __main__",

@@ -327,7 +327,8 @@ def test_the_decoder_with_its_cache(tmp_path):
     run = decode.decoder(model.config, 4, "float32")
     # Of its own: after some prompts all three experts write the same.
     tokens = jnp.asarray(np.random.default_rng(1).integers(2, 40, (2, 2, 6)), jnp.int32)
-    batch = {  # more prompts than rows: refilled
+    batch = {  # more prompts than rows: refilled, with drafts
+        "draft": jnp.asarray(np.random.default_rng(2).integers(2, 40, (2, 2, 4)), jnp.int32),
         "tokens": tokens,
         "start": jnp.asarray([[0, 2], [1, 6]], jnp.int32),
         "row": jnp.arange(4, dtype=jnp.int32).reshape(2, 2),

@@ -63,7 +63,7 @@ def queued(tiny):
     how = passes.Passes(tiny.config, T, tiny.dtype, None, 0)
 
     def run(params, batch, draw):
-        merged = {name: jnp.concatenate(list(batch[name])) for name in ("tokens", "start", "row")}
+        merged = {name: jnp.concatenate(list(x)) for name, x in batch.items() if np.ndim(x) > 1}
         return slots.decode(how, ROWS, params, {**batch, **merged}, draw)
 
     return jax.jit(run)
@@ -86,7 +86,9 @@ def test_the_tokens_are_those_of_all_side_by_side(tiny, plain, queued):
     order = np.argsort([-len(prompt) for prompt in ASKED], kind="stable")
     assert counted == slots.slot_steps(lengths[None, order], ROWS)
     # Sampled tokens are drawn by the prompt's number and its own step, whatever its slot.
-    hot, _ = queued(tiny.params, batch_of(ASKED, rows=ROWS, chunks=CHUNKS, temperature=1.5), 0)
+    hot, _ = queued(
+        tiny.params, batch_of(ASKED, rows=ROWS, chunks=CHUNKS, temperature=1.5), np.int32(0)
+    )
     assert_same(hot, plain(tiny.params, temperature=1.5))
     assert (np.asarray(hot["tokens"]) != np.asarray(found["tokens"])).any()
 
@@ -102,21 +104,53 @@ def test_a_row_that_breaks_breaks_none_that_takes_its_slot(tiny, plain, queued):
     assert 0 < wanted["finite"].sum() < N
 
 
-def test_experts_of_a_block_decode_as_each_alone(tiny, queued):
-    batch = batch_of(ASKED, rows=ROWS, chunks=CHUNKS)
+@pytest.fixture(scope="module")
+def moved(tiny):
     experts = tj.population(jax.random.key(0), 3, 0.3)
-    moved = [tj.perturb(tiny.params, experts[i]) for i in range(3)]
+    return [tj.perturb(tiny.params, experts[i]) for i in range(3)]
+
+
+def with_draft(batch, draft):
+    """The batch with drafts of the first prompts; the rest have none."""
+    whole = np.full((CHUNKS * ROWS, T), FILLER, np.int32)
+    whole[: len(draft)] = draft
+    return {**batch, "draft": whole.reshape(CHUNKS, ROWS, T)}
+
+
+def test_drafts_change_no_token_but_the_steps(tiny, plain, queued, moved):
+    batch = batch_of(ASKED, rows=ROWS, chunks=CHUNKS)
+    wanted = plain(tiny.params)
+    # Their own answers are right to the end, which is left to a step; the first longest first.
+    found, counted = queued(tiny.params, with_draft(batch, wanted["tokens"]), np.int32(0))
+    assert_same(found, wanted)
+    assert counted == slots.slot_steps(np.ones((1, N), int), ROWS)
+    # The base's are right for a while.
+    lengths = lengths_of(wanted["tokens"], tiny.config.eos_ids)
+    for params in moved:
+        own = plain(params)
+        found, _ = queued(params, with_draft(batch, wanted["tokens"]), np.int32(0))
+        assert_same(found, own)
+        assert (own["tokens"] != wanted["tokens"]).any(-1).sum() > 3
+    # What goes on behind an end is not looked at, and nothing is where tokens are drawn.
+    spoilt = np.where(np.arange(T) > lengths[:, None], 3, wanted["tokens"])
+    hot = batch_of(ASKED, rows=ROWS, chunks=CHUNKS, temperature=1.5)
+    assert_same(queued(tiny.params, with_draft(batch, spoilt), np.int32(0))[0], wanted)
+    drawn = plain(tiny.params, temperature=1.5)
+    assert_same(queued(tiny.params, with_draft(hot, wanted["tokens"]), np.int32(0))[0], drawn)
+    broken = jax.tree.map(lambda x: x * jnp.asarray(jnp.nan, x.dtype), tiny.params)
+    found, _ = queued(broken, with_draft(batch, wanted["tokens"]), np.int32(0))
+    assert not np.asarray(found["finite"])[:N].any()
+
+
+def test_experts_of_a_block_decode_as_each_alone(tiny, plain, queued, moved):
+    drafts = plain(tiny.params)["tokens"][::2]
+    batch = with_draft(batch_of(ASKED, rows=ROWS, chunks=CHUNKS), drafts)
     alone = [queued(params, batch, np.int32(0)) for params in moved]
     together = jax.tree.map(lambda *xs: jnp.stack(xs), *moved)
-    how = jax.jit(jax.vmap(queued, in_axes=(0, None, None)))
-    found, counted = how(together, batch, np.int32(0))
+    found, _ = jax.jit(jax.vmap(queued, in_axes=(0, None, None)))(together, batch, np.int32(0))
     for i, (wanted, _) in enumerate(alone):
         assert_same(jax.tree.map(lambda x, i=i: x[i], found), flat_of(wanted))
-    tokens = np.asarray(found["tokens"])[:, :N]
-    assert len({row.tobytes() for row in tokens}) == 3
-    order = np.argsort([-len(prompt) for prompt in ASKED], kind="stable")
-    lengths = lengths_of(tokens, tiny.config.eos_ids)[:, order]
-    assert 3 * int(counted[0]) == slots.slot_steps(lengths, ROWS)
+    assert len({row.tobytes() for row in np.asarray(found["tokens"])}) == 3
 
 
 def flat_of(out):

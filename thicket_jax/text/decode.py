@@ -22,7 +22,8 @@ from thicket_jax.text.passes import Passes
 Batch = dict[str, Any]
 """`tokens` int32 [C, R, P], padded left; `start` int32 [C, R], index of a row's first token (P for
 a filler row, which has none); `row` int32 [C, R], its number; `key` uint32 [2]; `temperature` and
-`top_p` float32 []."""
+`top_p` float32 []. Perhaps `draft` int32 [C, R, T], answers that greedy ones may begin like, filled
+up with an end token; one that begins with it is none."""
 
 Decode = Callable[[Any, Batch, jax.Array], dict[str, jax.Array]]
 
@@ -41,6 +42,7 @@ def decoder(
     number, the step): the same draw of the same row is the same text in any batch.
 
     More prompts than rows (C > 1) are a queue: a row that has ended takes the next; see `slots`.
+    Drafts change no token, but how fast they come; see `prefill`.
 
     Memory, for each expert: its parameters, and a cache of R rows of P - F + T slots and of one of
     F, the prefix's length.
@@ -60,7 +62,9 @@ def decoder(
         lists = {name: batch[name].reshape(C * R, -1) for name in ("tokens", "start", "row")}
         flat = {**batch, "tokens": lists["tokens"]}
         flat |= {name: lists[name][:, 0] for name in ("start", "row")}
-        if C == 1:
+        if "draft" in batch:
+            flat["draft"] = batch["draft"].reshape(C * R, max_tokens)
+        if C == 1 and "draft" not in batch:
             out = _side_by_side(passes, params, flat, draw)
         else:
             out = slots.decode(passes, R, params, flat, draw)[0]

@@ -6,10 +6,10 @@ A prompt that comes in is laid behind the clock; a row's state is how many token
 the ring, the last of them right behind the clock. Rotary places are in the keys: where a key lies
 says nothing.
 
-Prompts come in g at a time, but for their last tokens, which the next step runs. They come in the
-order of their lengths, the longest first, and are run in pieces of W tokens, as many as the longest
-of the g needs: those run together are of similar length. When the queue is empty and a quarter of
-the slots is enough for every expert, the rows that are left go on in as many.
+Prompts come in g at a time, but for their last tokens, which the next step runs. Those that come
+together are of similar length: the longest drafts first, and the longest prompts, since a long
+answer that begins last is waited for. When the queue is empty and a quarter of the slots is enough
+for every expert, the rows that are left go on in as many.
 
 Shapes: N prompts, R slots, Q prompt tokens behind the shared prefix, T new tokens.
 """
@@ -21,13 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.text.cache import Cache
 from thicket_jax.text.common import any_expert, largest, of_experts
 from thicket_jax.text.passes import Passes
+from thicket_jax.text.prefill import drafted, prefill
 
 _GROUPS = 8  # of slots that are refilled together
-_PIECES = 4  # that a prompt is run in
-_PIECE = 8  # tokens of a piece at least
 _ENOUGH = 0.8  # of the places of a refill, over all experts, from which on it is worth its pass
 _LAST = 4  # what R is divided by for the rows that are left at the end
 _FEW = 8  # slots, below which that is not worth a program of its own
@@ -88,7 +86,7 @@ def decode(
       passes: how the model is run.
       rows: R.
       params: the expert's.
-      batch: `tokens` [N, P], `start` and `row` [N]; see `decode.Batch`.
+      batch: `tokens` [N, P], `start` and `row` [N], perhaps `draft` [N, T]; see `decode.Batch`.
       draw: int32 [].
 
     Returns:
@@ -130,11 +128,15 @@ class _Queue:
         self.N, self.Q = tokens.shape
         self.R, self.g = rows, group(rows)
         self.ring = self.Q + passes.max_tokens
-        self.pieces = max(1, min(_PIECES, self.Q // _PIECE))
-        self.width = max(1, -(-(self.Q - 1) // self.pieces))
         self.tokens, self.lengths = tokens, self.Q - start
         self.count = (self.lengths > 0).sum(dtype=jnp.int32)
-        self.order = jnp.argsort(-self.lengths).astype(jnp.int32)
+        self.draft = batch.get("draft")
+        longest = [-self.lengths]
+        if self.draft is not None:
+            greedy = batch["temperature"] == 0
+            self.tried = drafted(self.draft, passes.config.eos_ids, greedy)
+            longest = [-self.lengths, -jnp.where(self.lengths > 0, self.tried, -1)]
+        self.order = jnp.lexsort(longest).astype(jnp.int32)
 
     def empty(self) -> State:
         """No prompt has come in."""
@@ -184,12 +186,13 @@ class _Queue:
         which = jnp.where(taken, self.order[jnp.minimum(place, N - 1)], N)
         at = jnp.minimum(which, N - 1)
         lengths = jnp.where(taken, self.lengths[at], 0)
-        cache = self._prefill(self.tokens[at], jnp.maximum(lengths - 1, 0))
+        drafts = () if self.draft is None else (self.draft[at], self.tried[at])
+        found = prefill(self.passes, self.params, self.tokens[at], lengths, self.around, *drafts)
         new = {
             "which": which,
-            "last": self.tokens[at, -1],
-            "length": lengths - 1,
-            "step": jnp.zeros_like(which),
+            "last": found.last,
+            "length": found.length,
+            "step": found.accepted,
             "ended": ~taken,
         }
         placed = {name: state[name].at[slots].set(new[name], mode="drop") for name in new}
@@ -197,36 +200,14 @@ class _Queue:
             placed[name] = jax.tree.map(
                 lambda held, part: _lay(held, part, slots, state["clock"]),
                 state[name],
-                cache[name],
+                found.cache[name],
             )
+        if drafts:
+            said = jnp.arange(drafts[0].shape[1], dtype=jnp.int32)[None] < found.accepted[:, None]
+            said = jnp.where(said, drafts[0], self.passes.filler)
+            placed["tokens"] = state["tokens"].at[which].set(said, mode="drop")
+            placed["finite"] = state["finite"].at[which].set(found.finite, mode="drop")
         return {**state, **placed, "next": state["next"] + taken.sum(dtype=jnp.int32)}
-
-    def _prefill(self, tokens: jax.Array, lengths: jax.Array) -> Cache:
-        """Runs g prompts, padded left, but for their last tokens, piece by piece.
-
-        Returns their cache, of as many slots as the pieces have tokens.
-        """
-        passes, W, n = self.passes, self.width, self.pieces
-        tokens = tokens[:, :-1]
-        tokens = jnp.pad(tokens, ((0, 0), (n * W - tokens.shape[1], 0)))
-        slots, begin = jnp.arange(n * W, dtype=jnp.int32), n * W - lengths
-
-        def piece(carry: Any) -> Any:
-            index, keys, values = carry
-            here = index * W
-            part = jax.lax.dynamic_slice_in_dim(tokens, here, W, 1)
-            places = here + slots[:W]
-            positions = jnp.maximum(places[None] - begin[:, None], 0)
-            seen = (slots[None] <= places[:, None])[None] & (slots[None] >= begin[:, None])[:, None]
-            held = {"end": here, "keys": keys, "values": values}
-            _, held = passes.run(self.params, part, positions, held, seen, self.around)
-            return index + 1, held["keys"], held["values"]
-
-        cache = passes.cache(self.g, n * W)
-        first = n - -(-largest(lengths.max()) // W)
-        begins = first, cache["keys"], cache["values"]
-        _, keys, values = jax.lax.while_loop(lambda carry: carry[0] < n, piece, begins)
-        return {"keys": keys, "values": values}
 
     def narrowed(self, state: State, rows: int) -> State:
         """The rows that have not ended, at most `rows` of them, in as many slots."""
