@@ -20,9 +20,8 @@ from thicket_jax.experts.population import PRNGS
 from thicket_jax.mapping import programs
 from thicket_jax.mapping.devices import Mapper, is_out_of_memory
 from thicket_jax.mapping.functions import mapped
-from thicket_jax.text.choosing import sampling
 from thicket_jax.text.config import Config
-from thicket_jax.text.decode import decoder
+from thicket_jax.text.decode import decoder, sampling
 from thicket_jax.text.model import abstract
 
 DTYPE = "bfloat16"

@@ -21,9 +21,8 @@ from thicket_jax.experts.low_rank import FACTORS
 from thicket_jax.experts.noise import Noise
 from thicket_jax.mapping import devices, usage
 from thicket_jax.text import pretrained, prompts
-from thicket_jax.text.choosing import sampling
 from thicket_jax.text.config import read_config
-from thicket_jax.text.decode import decoder
+from thicket_jax.text.decode import decoder, sampling
 
 DTYPE, SIGMA, BLOCK = "float32", 1e-3, 16
 _STREAMED = 1  # experts per device: a streamed one draws every leaf again at every token

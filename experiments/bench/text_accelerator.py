@@ -32,8 +32,7 @@ from thicket_jax.mapping.functions import mapped
 from thicket_jax.mapping.placement import Placement
 from thicket_jax.text import prompts
 from thicket_jax.text.cache import cache_bytes
-from thicket_jax.text.choosing import sampling
-from thicket_jax.text.decode import decoder
+from thicket_jax.text.decode import decoder, sampling
 
 DTYPE, SIGMA = "bfloat16", 1e-3
 LAWS = ("gaussian", "rademacher")

@@ -321,7 +321,7 @@ def test_models_of_the_libraries():
 
 
 def test_the_decoder_with_its_cache(tmp_path):
-    from thicket_jax.text import choosing, decode, pretrained
+    from thicket_jax.text import decode, pretrained
 
     model = pretrained.load(language_models.make_checkpoint(tmp_path / "tiny"))
     run = decode.decoder(model.config, 4, "float32")
@@ -332,7 +332,7 @@ def test_the_decoder_with_its_cache(tmp_path):
         "tokens": tokens,
         "start": jnp.asarray([[0, 2], [1, 6]], jnp.int32),
         "row": jnp.arange(4, dtype=jnp.int32).reshape(2, 2),
-        **{name: jnp.asarray(x) for name, x in choosing.sampling(0).items()},
+        **{name: jnp.asarray(x) for name, x in decode.sampling(0).items()},
     }
     draw = jnp.zeros((), jnp.int32)
     assert tj.matrix_axes(run, model.params, batch, draw) == ()

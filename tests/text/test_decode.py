@@ -33,7 +33,7 @@ def batch_of(lengths, *, chunks=1, width=8, temperature=0.0, top_p=1.0, first=0,
     ids = [random.integers(2, CONFIG["vocab_size"], length).tolist() for length in lengths]
     rows = -(-len(lengths) // chunks)
     laid = prompts.lay_out(ids, rows=rows, chunks=chunks, width=width, pad_id=0, first=first)
-    return {**laid, **choosing.sampling(3, temperature, top_p)}, ids
+    return {**laid, **decode.sampling(3, temperature, top_p)}, ids
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_padding_and_filler_rows_change_nothing_and_chunks_follow_one_another(ti
     _, ids, fn, out = decoded
     wide = {
         **prompts.lay_out(ids, rows=3, chunks=2, width=12, pad_id=9),
-        **choosing.sampling(0),
+        **decode.sampling(0),
     }
     found = fn(tiny.params, wide, np.int32(0))["tokens"].reshape(6, T)
     np.testing.assert_array_equal(found[:4], out["tokens"][0])
@@ -141,7 +141,7 @@ def test_sampling_is_keyed_by_draw_row_and_step(tiny):
     # The same item in another place of another batch is the same text.
     moved = {
         **prompts.lay_out(ids[2:] + ids[:2], rows=4, chunks=1, width=8, pad_id=0),
-        **choosing.sampling(3, 1.5),
+        **decode.sampling(3, 1.5),
     }
     moved["row"] = np.asarray([[2, 3, 0, 1]], np.int32)
     found = np.asarray(raw(tiny.params, moved, np.int32(0))["tokens"])
@@ -159,7 +159,7 @@ def test_sampled_frequencies_are_the_softmax():
     batch = {"row": jnp.arange(R, dtype=jnp.int32)}
     step, draw = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
     for temperature, top_p in ((1.0, 1.0), (0.5, 1.0), (1.0, 0.7)):
-        entries = {**batch, **choosing.sampling(0, temperature, top_p)}
+        entries = {**batch, **decode.sampling(0, temperature, top_p)}
         drawn = jax.jit(choosing.next_tokens)(jnp.tile(logits, (R, 1)), entries, draw, step)
         wanted = np.exp(np.asarray(logits) / temperature)
         if top_p < 1:
@@ -234,7 +234,7 @@ def told():
     ids = [prompts.render(tokenizer, text, None, False) for text in asked]
     batch = {
         **prompts.lay_out(ids, rows=64, chunks=1, width=48, pad_id=0),
-        **choosing.sampling(0),
+        **decode.sampling(0),
     }
     fn = jax.jit(decode.decoder(model.config, 48, model.dtype))
     found = np.asarray(fn(model.params, batch, np.int32(0))["tokens"])[0]

@@ -9,7 +9,7 @@ import pytest
 from language_models import CONFIG, make_checkpoint
 
 import thicket_jax as tj
-from thicket_jax.text import choosing, decode, passes, pretrained, prompts, slots
+from thicket_jax.text import decode, passes, pretrained, prompts, slots
 
 T, N, ROWS, CHUNKS = 6, 21, 8, 3
 FILLER = 1
@@ -34,7 +34,7 @@ ASKED = prompts_of([*range(1, 20), 19, 2])
 
 def batch_of(ids, *, rows, chunks, width=20, **sampled):
     laid = prompts.lay_out(ids, rows=rows, chunks=chunks, width=width, pad_id=0)
-    return {**laid, **choosing.sampling(3, **sampled)}
+    return {**laid, **decode.sampling(3, **sampled)}
 
 
 def flat(out):

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
 def next_tokens(logits: jax.Array, batch: Any, draw: jax.Array, step: jax.Array) -> jax.Array:
@@ -52,12 +51,3 @@ def cut_to(logits: jax.Array, top_p: jax.Array) -> jax.Array:
     kept = (before < top_p).sum(-1, keepdims=True)
     lowest = jnp.take_along_axis(ordered, kept - 1, -1)
     return jnp.where(logits < lowest, -jnp.inf, logits)
-
-
-def sampling(seed: int, temperature: float = 0.0, top_p: float = 1.0) -> dict[str, np.ndarray]:
-    """Returns the entries of a batch that say how tokens are chosen; the default is greedy."""
-    return {
-        "key": np.asarray(jax.random.key_data(jax.random.key(seed))),
-        "temperature": np.asarray(temperature, np.float32),
-        "top_p": np.asarray(top_p, np.float32),
-    }

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thicket_jax.text import slots
 from thicket_jax.text.common import any_expert
@@ -117,3 +118,12 @@ def _side_by_side(passes: Passes, params: Any, batch: Batch, draw: Any) -> dict[
     begin = (jnp.ones((), jnp.int32), any_expert(~state[1].all()), out, state)
     _, _, out, state = jax.lax.while_loop(more, body, begin)
     return {"tokens": out.T, "finite": state[2]}
+
+
+def sampling(seed: int, temperature: float = 0.0, top_p: float = 1.0) -> dict[str, np.ndarray]:
+    """Returns the entries of a batch that say how tokens are chosen; the default is greedy."""
+    return {
+        "key": np.asarray(jax.random.key_data(jax.random.key(seed))),
+        "temperature": np.asarray(temperature, np.float32),
+        "top_p": np.asarray(top_p, np.float32),
+    }

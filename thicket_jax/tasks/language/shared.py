@@ -26,10 +26,9 @@ from thicket_jax.tasks.language.reader import Reader, items_digest
 from thicket_jax.tasks.language.settings import Options
 from thicket_jax.text import pretrained, prompts
 from thicket_jax.text.cache import cache_bytes
-from thicket_jax.text.choosing import sampling
 from thicket_jax.text.config import read_config
 from thicket_jax.text.data.splits import Split, open_split
-from thicket_jax.text.decode import decoder
+from thicket_jax.text.decode import decoder, sampling
 from thicket_jax.text.grading import Graders
 from thicket_jax.text.model import abstract
 from thicket_jax.text.prefixes import shared_prefix
