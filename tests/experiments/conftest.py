@@ -3,6 +3,7 @@
 import importlib
 
 import jax
+import numpy as np
 import pytest
 from experiment_runs import ROOT
 
@@ -16,11 +17,14 @@ def experiment(monkeypatch):
 
 
 @pytest.fixture
-def briefly_trained(monkeypatch):
-    """Trains bases of signals for a few steps: what is measured of them is not looked at."""
-    from thicket_jax.tasks.signals import task
+def untrained(monkeypatch):
+    """Leaves bases of signals as they begin: what is measured of them is not looked at."""
+    from thicket_jax.tasks.signals import model, task
 
-    monkeypatch.setattr(task, "ITERATIONS", 20)
+    def begin(key, family, iterations, *_):
+        return model.initialise(key, "xavier"), np.ones(iterations, np.float32)
+
+    monkeypatch.setattr(task, "pretrain", begin)
 
 
 @pytest.fixture

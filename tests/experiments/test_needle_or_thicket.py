@@ -20,7 +20,7 @@ def experiment(experiment):
     return lambda name: experiment(f"{NAME}.{name}")
 
 
-@pytest.mark.usefixtures("fast_compiling", "briefly_trained")
+@pytest.mark.usefixtures("fast_compiling", "untrained")
 def test_the_quick_form_measures_judges_draws_and_goes_on(experiment, tmp_path, capsys):
     main = experiment("__main__").main
     words = ["--quick", "--out", str(tmp_path)]

@@ -11,7 +11,7 @@ def experiment(experiment):
     return lambda name: experiment(f"experiments.what_makes_an_ensemble.{name}")
 
 
-@pytest.mark.usefixtures("fast_compiling", "briefly_trained")
+@pytest.mark.usefixtures("fast_compiling", "untrained")
 def test_quick_form_measures_judges_draws_and_goes_on(experiment, tmp_path, capsys):
     words = ("--quick", "--tasks", "signals", "--out", str(tmp_path))
     main = experiment("__main__").main

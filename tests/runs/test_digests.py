@@ -1,5 +1,6 @@
 """No byte of a run directory changes unseen: its manifest is over every file."""
 
+import gc
 import json
 import re
 import shutil
@@ -196,12 +197,13 @@ def test_bytes_of_an_interrupted_run_count_or_change_nothing(tmp_path):
     wanted = read()
     kept = (run / "manifest.json").read_bytes()
     for path in [path for path in run.rglob("*") if path.is_file()]:
-        for _ in flips(path, lambda whole: rng.integers(0, len(whole), 3), lambda byte: byte ^ 4):
+        for _ in flips(path, lambda whole: rng.integers(0, len(whole), 2), lambda byte: byte ^ 4):
             try:
                 assert read() == wanted
             except RunError as error:
                 assert "is damaged" in str(error) or "is a different run" in str(error)
         (run / "manifest.json").write_bytes(kept)
+    gc.collect()  # here, where what those threads leave is expected
 
 
 EDITS = {

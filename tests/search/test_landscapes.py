@@ -104,13 +104,16 @@ def test_experts_of_a_law_with_masses_are_found_in_the_log(runs, capsys):
     assert [check["name"] for check in found["tasks"][0]["checks"]] == ["rank 1", "rank 2"]
 
 
-@pytest.mark.usefixtures("drawn")
-def test_other_planes(runs, capsys):
+def test_a_principal_plane(runs, capsys):
     assert landscape(runs / "line", "--plane", "principal", "--top", "3", "--quiet") == 0
     assert "of the steps lie in it" in capsys.readouterr().out
     found = json.loads((runs / "line/landscapes/principal-3/landscape.json").read_text())
     assert 2 / 3 < found["plane"]["share"] < 0.8
     assert set(found["marks"]) == {"θ", "mean of 3", *(f"rank {k} (projected)" for k in (1, 2, 3))}
+
+
+@pytest.mark.usefixtures("drawn")
+def test_a_random_plane_of_its_own_name_is_drawn(runs):
     assert landscape(runs / "line", "--name", "mine", "--seed", "2", "--quiet") == 0
     found = json.loads((runs / "line/landscapes/mine/landscape.json").read_text())
     assert found["plane"]["basis"]["ids"] == [12, 13] and found["x"][0] == -3

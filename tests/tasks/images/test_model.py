@@ -76,11 +76,11 @@ def test_pretraining_learns_and_repeats():
     net, labels = image_model.Net((8, 8, 1), 10), np.arange(1667, dtype=np.int32) % 2
     pictures = np.full((1667, 8, 8, 1), 0.1, np.float32)
     pictures[labels == 1] = [[[0.9]] * 4 + [[0.0]] * 4]
-    params, losses = image_model.pretrain(net, KEY, pictures, labels, 40)
-    assert losses.shape == (40,)
+    params, losses = image_model.pretrain(net, KEY, pictures, labels, 24)
+    assert losses.shape == (24,)
     losses = np.asarray(losses)
-    assert losses[-5:].mean() < 0.3 * losses[:3].mean()
-    again, _ = image_model.pretrain(net, KEY, pictures, labels, 40)
+    assert losses[-5:].mean() < 0.5 * losses[:3].mean()
+    again, _ = image_model.pretrain(net, KEY, pictures, labels, 24)
     assert equal(params, again)
-    other, _ = image_model.pretrain(net, jax.random.key(4), pictures, labels, 40)
+    other, _ = image_model.pretrain(net, jax.random.key(4), pictures, labels, 24)
     assert not equal(params, other)

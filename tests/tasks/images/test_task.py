@@ -19,7 +19,7 @@ from thicket_jax.tasks.images import task as digits
 
 SMALL = {
     "condition": "inverted",
-    "pretrain_steps": 40,
+    "pretrain_steps": 24,
     "train_items": 40,
     "test_items": 60,
     "validation_items": 30,
