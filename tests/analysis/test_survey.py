@@ -79,7 +79,8 @@ TINY = ["--pretrain", "xavier", "--num", "12", "--train-items", "8", "--test-ite
 TINY += ["--k", "1,4", "--sigma", "0.05,0.1", "--block-size", "1", "--wave.target", "sinusoid"]
 
 
-def test_the_command_scores_one_population_and_goes_on(tmp_path, capsys):
+def test_the_command_scores_one_population_and_goes_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("thicket_jax.reports.figures.draw", lambda *_: [])  # of each task's run
     out = tmp_path / "out"
     words = ["density", "line=signals", "wave=signals", *TINY, "--line.target", "line"]
     words += ["--scale", "modular", "--line.masses", "kernel=0.5"]

@@ -58,7 +58,7 @@ def slow(name, given):
 
 
 @every_rule
-@pytest.mark.parametrize("K", [1, 2, 5, 8])
+@pytest.mark.parametrize("K", [1, 2, 5])
 def test_a_rule_agrees_with_plain_python(name, K):
     given = predictions(name, K)
     found = np.asarray(COMBINES[name](given))
@@ -219,7 +219,7 @@ def test_what_no_rule_can_take_is_one_line(name):
 def test_an_expert_with_a_nan_has_no_part_in_an_item_s_answer(name):
     """Of every item the answer is that of the experts which are whole there, in any place."""
     rule, rng = with_weights(combine_rule(name), [0.5] * 5), np.random.default_rng(1)
-    for _ in range(20):
+    for _ in range(12):
         found = rng.normal(size=(5, 6, 3)).astype(np.float32)
         broken = rng.random((5, 6)) < 0.4
         broken[:, 0] = True
@@ -230,8 +230,10 @@ def test_an_expert_with_a_nan_has_no_part_in_an_item_s_answer(name):
             if len(there) == 0:
                 assert (joined[b] == -1) if joined.ndim == 1 else np.isnan(joined[b]).all()
                 continue
-            alone = np.asarray(with_weights(combine_rule(name), [0.5] * len(there))(there))[0]
-            np.testing.assert_allclose(joined[b], alone, rtol=1e-6)
+            if joined.ndim == 1:
+                assert joined[b] == slow_vote(there[:, 0].argmax(-1).tolist())
+                continue
+            np.testing.assert_allclose(joined[b], slow(name, there)[0], rtol=1e-5, atol=1e-6)
 
 
 def test_nan_never_wins_a_tie():

@@ -17,10 +17,9 @@ from thicket_jax.mapping import programs
 
 LAWS = {
     "gaussian": tj.gaussian(),
-    "rademacher": tj.rademacher(),
+    "rademacher": tj.rademacher(scale="relative", where="a|big"),
     "tied": tj.tied_gaussian(),
     "low_rank": tj.low_rank(2),
-    "relative": tj.gaussian(scale="relative", where="a|big"),
 }
 
 

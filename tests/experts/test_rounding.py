@@ -123,7 +123,8 @@ def test_one_weight_that_moves_is_enough_and_the_base_alone_is_no_population_to_
     assert rounding.check(params, make_plan(params, law), zero, np.ones(2)) == ()
 
 
-def test_a_run_records_what_was_told(tmp_path):
+def test_a_run_records_what_was_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("thicket_jax.reports.figures.draw", lambda *_: [])
     score = lambda p, x: (x @ p["w"].astype("float32")).mean(-1)  # noqa: E731
     tj.randopt(
         score, tree("bfloat16"), jnp.ones((2, 64)), key=jax.random.key(0), num=8, k=1, sigma=1e-4,

@@ -75,7 +75,14 @@ def unfinished(run_dir, to, keep):
     return to
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without pictures: the run that is finished has them."""
+    monkeypatch.setattr("thicket_jax.reports.figures.draw", lambda *_: [])
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("number", [0, 2])
 def test_resume_inside_a_round_equals_the_uninterrupted_run(finished, tmp_path, number):
     run_dir, _ = finished
     copy = unfinished(
@@ -87,6 +94,7 @@ def test_resume_inside_a_round_equals_the_uninterrupted_run(finished, tmp_path, 
     assert told[0] == (64, 64) if number else 0 < told[0][0] < 64
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_interrupt_in_the_second_round_keeps_what_is_scored(finished, tmp_path):
     run_dir, found = finished
     second = found.table["selection"]["rounds"][1]["experts"]
@@ -173,6 +181,7 @@ def test_a_race_in_the_pipeline_knows_the_bounds_of_accuracy():
     assert ids(found.experts) == ids(tj.top_k(found.population, scores, K))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_ordinary_run_has_nothing_of_this(tmp_path):
     without_test = dict.fromkeys(("predict_fn", "test", "targets", "metric"))
     without_test["combine"] = tj.majority_vote
@@ -187,6 +196,7 @@ def test_an_ordinary_run_has_nothing_of_this(tmp_path):
         search(None, keep_items=False)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_select_from_the_command_line(tmp_path, capsys):
     run = tmp_path / "run"
     words = ["run", "signals", "--pretrain", "xavier", "--num", "24", "--train-items", "16"]
