@@ -16,7 +16,7 @@ from thicket_jax.scoring.scores import Graded, concatenate
 
 def test_scores_equal_a_python_loop_over_experts():
     experts = population()
-    scores = tj.score(per_item, PARAMS, experts, BATCH)
+    scores = tj.score(per_item, PARAMS, experts, BATCH, block_size=2)
     slow = np.stack([np.asarray(per_item(tj.perturb(PARAMS, e), BATCH)) for e in experts])
     np.testing.assert_allclose(scores.items, slow, atol=1e-6)
     np.testing.assert_allclose(scores.values, slow.mean(1), atol=1e-6)
@@ -25,8 +25,8 @@ def test_scores_equal_a_python_loop_over_experts():
 
 def test_scalar_scores_have_no_items_and_items_can_be_dropped():
     experts = population()
-    one = tj.score(scalar, PARAMS, experts, BATCH)
-    dropped = tj.score(per_item, PARAMS, experts, BATCH, keep_items=False)
+    one = tj.score(scalar, PARAMS, experts, BATCH, block_size=2)
+    dropped = tj.score(per_item, PARAMS, experts, BATCH, block_size=2, keep_items=False)
     assert one.items is None and dropped.items is None
     np.testing.assert_allclose(one.values, dropped.values, atol=1e-6)
 
@@ -88,7 +88,7 @@ def test_a_function_may_take_the_expert_s_id():
 
 def test_a_grader_of_the_wrong_shape_is_refused():
     with pytest.raises(ScoreError, match=r"grade returned .* return float32"):
-        tj.score(per_item, PARAMS, population(), BATCH, grade=lambda out: out[0])
+        tj.score(per_item, PARAMS, population(), BATCH, grade=lambda out: out[0], block_size=2)
 
 
 def test_nan_and_infinity_are_failures_and_everyone_else_is_kept():
@@ -99,7 +99,7 @@ def test_nan_and_infinity_are_failures_and_everyone_else_is_kept():
         bad = jnp.where(params["w"][0] > PARAMS["w"][0], jnp.nan, jnp.inf)
         return jnp.where(jnp.abs(params["w"][0] - PARAMS["w"][0]) > 0.1, bad, value)
 
-    scores = tj.score(sometimes, PARAMS, experts, BATCH)
+    scores = tj.score(sometimes, PARAMS, experts, BATCH, block_size=2)
     assert 0 < scores.failed.sum() < 40
     assert np.isneginf(scores.values[scores.failed]).all()
     assert np.isfinite(scores.values[~scores.failed]).all()
@@ -127,5 +127,6 @@ def test_a_score_function_that_returns_no_score(score_fn, found):
 
 def test_progress_is_told_of_every_expert():
     seen = []
-    tj.score(per_item, PARAMS, population(50), BATCH, progress=lambda *p: seen.append(p))
+    how = {"block_size": 2, "progress": lambda *p: seen.append(p)}
+    tj.score(per_item, PARAMS, population(50), BATCH, **how)
     assert seen[-1] == (50, 50) and all(a < b for (a, _), (b, _) in itertools.pairwise(seen))
