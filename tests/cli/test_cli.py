@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from child_settings import COMPILED
 
 import thicket_jax as tj
 from thicket_jax.cli.main import COMMANDS, main
@@ -286,14 +287,14 @@ def test_an_interrupt_keeps_what_is_scored_and_says_how_to_resume(tmp_path):
     run = tmp_path / "run"
     root = pathlib.Path(__file__).parents[2]
     words = ["run", "signals", "--pretrain", "xavier", "--num", "2000", "--k", "4"]
-    words += ["--train-items", "32", "--test-items", "8", "--block-size", "4", "--out", str(run)]
+    words += ["--train-items", "8", "--test-items", "8", "--block-size", "4", "--out", str(run)]
     # A background job of a shell ignores Ctrl-C, and its children inherit that.
     program = "import signal, sys; from thicket_jax.cli.main import main; "
     program += "signal.signal(signal.SIGINT, signal.default_int_handler); "
     program += "sys.exit(main(sys.argv[1:]))"
     with subprocess.Popen(
         [sys.executable, "-c", program, *words, "--cache", str(tmp_path.parent / "interrupted")],
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, **COMPILED, "PYTHONPATH": str(root)},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,

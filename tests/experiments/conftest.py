@@ -1,11 +1,13 @@
 """Modules of experiments/, which are run from the top and not installed."""
 
 import importlib
+import pathlib
 
 import jax
 import numpy as np
 import pytest
 from experiment_runs import ROOT
+from matplotlib.figure import Figure
 
 
 @pytest.fixture
@@ -14,6 +16,18 @@ def experiment(monkeypatch):
     jax.devices()  # those of the tests, before an experiment asks for its own
     monkeypatch.syspath_prepend(str(ROOT))
     return importlib.import_module
+
+
+@pytest.fixture(autouse=True)
+def rendered_once(monkeypatch):
+    """A figure that is drawn again is not rendered again."""
+    render = Figure.savefig
+
+    def savefig(figure, path, **how):
+        if not pathlib.Path(path).exists():
+            render(figure, path, **how)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture

@@ -5,18 +5,14 @@ import pathlib
 import subprocess
 import sys
 
+from child_settings import COMPILED
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def done(*words, module=True):
     """Runs a program as one types it, compiled without much optimisation; what it printed."""
-    settings = {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        # What one process compiled, those that it starts and the next ones read.
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+    settings = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **COMPILED}
     half_written = "ignore:Error reading persistent compilation cache entry"
     command = [sys.executable, "-W", "error", "-W", half_written, *["-m"] * module, *words]
     finished = subprocess.run(

@@ -14,6 +14,7 @@ import killed_run
 import models
 import numpy as np
 import pytest
+from child_settings import COMPILED
 
 import thicket_jax as tj
 from thicket_jax.errors import RunError, ThicketError
@@ -61,7 +62,7 @@ def test_kill_minus_nine_and_resume_equals_the_uninterrupted_run(finished, tmp_p
     search = os.pathsep.join([str(HELPERS), str(HELPERS.parent)])
     with subprocess.Popen(
         [*script, "0.3", "new"],
-        env={**os.environ, "PYTHONPATH": search},
+        env={**os.environ, **COMPILED, "PYTHONPATH": search},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
