@@ -324,7 +324,7 @@ def test_experts_of_a_mixture(tmp_path, monkeypatch):
         return answer(params), plain, jax.vmap(score)(columns)
 
     columns = (experts.ids, experts.sigmas, experts.signs)
-    monkeypatch.setattr(layers, "_HELD", 4100)  # two groups of three experts
+    monkeypatch.setattr(layers, "_HELD", 10_000)  # two groups of three experts
     base, wanted, found = map(np.asarray, every(columns))
     size = np.abs(wanted).max()
     assert np.abs(wanted - base).max() > 1e-2 * size

@@ -192,10 +192,11 @@ class MoE(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns [B, S, D].
 
-        Memory: experts go through in groups, so that [E, B·S, F] of a long prompt is never held.
+        Memory: experts go through in groups, so that [E, B·S, F + D] of a long prompt is never
+        held.
         """
         tokens = x.reshape(-1, x.shape[-1])
-        E, held = self.mixture.count, 4 * len(tokens) * self.mixture.size
+        E, held = self.mixture.count, 4 * len(tokens) * (self.mixture.size + x.shape[-1])
         G = next(n for n in range(1, E + 1) if E % n == 0 and (E * held <= n * _HELD or n == E))
         parts = [getattr(self.experts, name).weight[...] for name in self.config.projections]
         parts.append(self._shares(tokens).T)
