@@ -4,11 +4,15 @@ import json
 
 import pytest
 from language_models import make_checkpoint
+from language_tasks import InProcess
+
+from thicket_jax.tasks.language import shared
 
 
 @pytest.mark.usefixtures("fast_compiling")
-def test_stories_searches_judges_and_draws(experiment, tmp_path, capsys):
+def test_stories_searches_judges_and_draws(experiment, tmp_path, capsys, monkeypatch):
     pytest.importorskip("transformers")
+    monkeypatch.setattr(shared, "Graders", InProcess)  # a worker takes a second to start
     main = experiment("experiments.stories.__main__").main
     model = make_checkpoint(tmp_path / "model")
     tmp_path = tmp_path / "out"

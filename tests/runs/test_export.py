@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from language_models import make_checkpoint
+from language_tasks import InProcess
 
 import thicket_jax as tj
 from thicket_jax.cli.main import main
@@ -17,6 +18,7 @@ from thicket_jax.experts.scales import leaf_scales
 from thicket_jax.mapping import implicit
 from thicket_jax.runs import export
 from thicket_jax.tasks import registry
+from thicket_jax.tasks.language import shared
 from thicket_jax.text import pretrained
 from thicket_jax.text.model import forward
 
@@ -29,7 +31,9 @@ COMMON = "--num 3 --k 1,2 --train-items 2 --test-items 2 --max-tokens 2 --sigma 
 def run_stories(folder, *words):
     out = folder / "run"
     words = ["run", "stories", "--model", str(folder / "model"), *COMMON.split(), *words]
-    assert main([*words, "--out", str(out), "--backend", "none"]) == 0
+    with pytest.MonkeyPatch.context() as patch:  # a worker takes a second to start
+        patch.setattr(shared, "Graders", InProcess)
+        assert main([*words, "--out", str(out), "--backend", "none"]) == 0
     # What an export reads is experts.json, config.json and the base; nothing else is left.
     shutil.rmtree(out / "log")
     (out / "items.npz").unlink()

@@ -12,10 +12,12 @@ import jax
 import numpy as np
 import pytest
 from language_models import STORIES
+from language_tasks import InProcess
 
 import thicket_jax as tj
 from thicket_jax.cli.main import main
 from thicket_jax.runs import checkpoints, files
+from thicket_jax.tasks.language import shared
 
 STORED = pathlib.Path(__file__).parent / "stored" / "runs.tar.xz"
 # SHA-256 of the leaves of the best expert, one after another, as that release exported it.
@@ -100,8 +102,9 @@ def test_an_interrupted_run_goes_on_to_what_a_new_run_finds(runs, name, capsys):
 
 
 @needs_stories
-def test_a_run_of_text_goes_on_to_what_the_older_release_found(runs, capsys):
+def test_a_run_of_text_goes_on_to_what_the_older_release_found(runs, capsys, monkeypatch):
     """Its fingerprints hold the name of its grader, which therefore never moves."""
+    monkeypatch.setattr(shared, "Graders", InProcess)  # a worker takes a second to start
     run = runs / "stories"
     before = {file: (run / file).read_bytes() for file in FOUND}
     for file in (*FOUND, "results.json"):
