@@ -196,12 +196,8 @@ class _Queue:
             "ended": ~taken,
         }
         placed = {name: state[name].at[slots].set(new[name], mode="drop") for name in new}
-        for name in ("keys", "values"):
-            placed[name] = jax.tree.map(
-                lambda held, part: _lay(held, part, slots, state["clock"]),
-                state[name],
-                found.cache[name],
-            )
+        caches = {name: state[name] for name in found.cache}
+        placed |= _lay(caches, found.cache, slots, state["clock"])
         if drafts:
             said = jnp.arange(drafts[0].shape[1], dtype=jnp.int32)[None] < found.accepted[:, None]
             said = jnp.where(said, drafts[0], self.passes.filler)
@@ -258,12 +254,37 @@ def _first(chosen: jax.Array, count: int) -> jax.Array:
     return jnp.where(hit, jnp.arange(R, dtype=jnp.int32)[None], R).min(-1)
 
 
-def _lay(held: jax.Array, new: jax.Array, slots: jax.Array, clock: jax.Array) -> jax.Array:
-    """Puts new rows [..., g, H, d, M] into the ring [..., R, H, d, T], right behind the clock.
+def _lay(caches: Any, new: Any, slots: jax.Array, clock: jax.Array) -> Any:
+    """Puts new rows [..., g, H, d, M] into the rings [..., R, H, d, T], right behind the clock.
 
-    A row is replaced whole: what an earlier one left, NaN too, is gone.
+    A row is replaced whole: what an earlier one left, NaN too, is gone. Layers that are stacked go
+    one by one, so that no second copy of all new rows is held.
     """
-    lacking = held.shape[-1] - new.shape[-1]
-    whole = jnp.pad(new, [(0, 0)] * (new.ndim - 1) + [(max(lacking, 0), 0)])
-    whole = jnp.roll(whole[..., max(-lacking, 0) :], clock, -1)
-    return held.at[..., slots, :, :, :].set(whole, mode="drop")
+
+    def turned(new: jax.Array, T: int) -> jax.Array:
+        lacking = T - new.shape[-1]
+        whole = jnp.pad(new, [(0, 0)] * (new.ndim - 1) + [(max(lacking, 0), 0)])
+        return jnp.roll(whole[..., max(-lacking, 0) :], clock, -1)
+
+    def one(held: jax.Array, new: jax.Array) -> jax.Array:
+        return _put(held, slots, turned(new, held.shape[-1]))
+
+    def layer(index: Any, caches: Any) -> Any:
+        def put(held: jax.Array, new: jax.Array) -> jax.Array:
+            rows = turned(jax.lax.dynamic_index_in_dim(new, index, keepdims=False), held.shape[-1])
+            return _put(held, (index, slots), rows)
+
+        return jax.tree.map(put, caches, new)
+
+    if isinstance(caches["keys"], tuple):
+        return jax.tree.map(one, caches, new)
+    return jax.lax.fori_loop(0, len(caches["keys"]), layer, caches)
+
+
+def _put(held: jax.Array, at: Any, rows: jax.Array) -> jax.Array:
+    """Sets rows; of 16 bits as whole numbers, as a CPU would write all of the array in float32."""
+    if held.dtype.itemsize > 2:
+        return held.at[at].set(rows, mode="drop")
+    kind = f"uint{8 * held.dtype.itemsize}"
+    words, new = (jax.lax.bitcast_convert_type(x, kind) for x in (held, rows))
+    return jax.lax.bitcast_convert_type(words.at[at].set(new, mode="drop"), held.dtype)
