@@ -45,8 +45,8 @@ INSIDE = {
     "text/grading": "pool grading __init__ worker",
     "tasks/signals": "families model figure task",
     "tasks/images": "digits_dataset tf_records datasets conditions model figure task",
-    "tasks/language": "countdown_dataset settings columns asking shots prompting reader shared "
-    "countdown gsm8k math500 mbpp olympiadbench qa rocstories stories uspto50k",
+    "tasks/language": "countdown_dataset settings columns asking shots prompting reader hinting "
+    "shared countdown gsm8k math500 mbpp olympiadbench qa rocstories stories uspto50k",
 }
 # Of what stands before them, tasks take of these packages this alone.
 OF_SEARCH_REPORTS_AND_RUNS = {"search.problem", "reports.figures", "runs.checkpoints"}

@@ -422,8 +422,8 @@ GOOD = {
     "cpu_devices": "8", "coordinator": "host:1", "processes": "2", "process_id": "1",
     "distributed": None, "stream": None, "no_compile_cache": None, "quiet": None,
     "template": "mood=1", "few_shot": "1", "stop": "0", "task_stops": None, "temperature": "0.5",
-    "rounded": None, "no_rounded": None, "select": "race", "budget": "0.9", "delta": "0.1",
-    "out": "elsewhere", "cache": "other",
+    "draft": "base", "rounded": None, "no_rounded": None, "select": "race", "budget": "0.9",
+    "delta": "0.1", "out": "elsewhere", "cache": "other",
 }  # fmt: skip
 COMBINATIONS = {
     "signals": [

@@ -111,10 +111,11 @@ def moved(tiny):
 
 
 def with_draft(batch, draft):
-    """The batch with drafts of the first prompts; the rest have none."""
+    """The batch with drafts of the first prompts; the rest have none. What is expected is wrong."""
     whole = np.full((CHUNKS * ROWS, T), FILLER, np.int32)
     whole[: len(draft)] = draft
-    return {**batch, "draft": whole.reshape(CHUNKS, ROWS, T)}
+    expected = np.random.default_rng(4).integers(0, 9, (CHUNKS, ROWS)).astype(np.int32)
+    return {**batch, "draft": whole.reshape(CHUNKS, ROWS, T), "expected": expected}
 
 
 def test_drafts_change_no_token_but_the_steps(tiny, plain, queued, moved):

@@ -251,7 +251,8 @@ def _build(run: pathlib.Path, record: "RunRecord", options: Options, tell: progr
         stored = dataclasses.replace(stored, cache=options.cache)
     task = registry.module(record.config["task"]).build(with_cache(stored), tell)
     prints = record.config["fingerprints"]
-    for what, tree in (("params", task.problem.params), ("train", task.problem.train)):
+    train = task.problem.without_hints(task.problem.train)
+    for what, tree in (("params", task.problem.params), ("train", train)):
         if files.fingerprint(tree) != prints[what]:
             name = "base parameters" if what == "params" else "training items"
             raise RunError(f"the {name} are not those of {run}; its model or data changed")

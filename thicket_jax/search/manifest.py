@@ -53,7 +53,7 @@ def config_of(
         "digests": digests.NAME,
         "fingerprints": {
             "params": files.fingerprint(problem.params),
-            "train": files.fingerprint(problem.train),
+            "train": files.fingerprint(problem.without_hints(problem.train)),
             "test": files.fingerprint(test_of(problem)),
             "population": files.fingerprint((experts.ids, experts.sigmas, experts.signs)),
         },
@@ -64,7 +64,8 @@ def test_of(problem: Problem) -> Any:
     """Returns all that test answers are made from and graded against, as one pytree."""
     if problem.answering is None:
         return problem.test, problem.targets
-    return problem.answering.pieces, problem.answering.sampled
+    how = problem.answering
+    return tuple(tuple(map(problem.without_hints, part)) for part in (how.pieces, how.sampled))
 
 
 def identity_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def _check_inputs(problem: Problem) -> None:
         return
     inputs = {
         "base parameters": fingerprint(problem.params),
-        "training data": fingerprint(problem.train),
+        "training data": fingerprint(problem.without_hints(problem.train)),
         "test data": fingerprint(manifest.test_of(problem)),
     }
     try:

@@ -50,7 +50,8 @@ class Problem:
     `score_fn` is `(params, batch) -> ...`; `with_id`, `(params, batch, id) -> ...` with the
     expert's id, int32 []. Test answers come from `predict_fn` and `test`, or from `answering`.
     `layout` says how items lie in `train` where that is not the leading axis of its leaves; a
-    selection in rounds takes some of them.
+    selection in rounds takes some of them. `hints` names entries of `train` and of test batches
+    that change no score, but how fast it comes: a run is the same with others.
     """
 
     score_fn: Callable[..., Any]
@@ -66,6 +67,13 @@ class Problem:
     with_id: bool = False
     answering: Answering | None = None
     layout: Layout | None = None
+    hints: tuple[str, ...] = ()
+
+    def without_hints(self, batch: Any) -> Any:
+        """Returns a batch without the entries that are hints."""
+        if not self.hints:
+            return batch
+        return {name: leaf for name, leaf in batch.items() if name not in self.hints}
 
 
 @dataclasses.dataclass(frozen=True)

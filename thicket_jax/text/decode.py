@@ -24,7 +24,8 @@ Batch = dict[str, Any]
 """`tokens` int32 [C, R, P], padded left; `start` int32 [C, R], index of a row's first token (P for
 a filler row, which has none); `row` int32 [C, R], its number; `key` uint32 [2]; `temperature` and
 `top_p` float32 []. Perhaps `draft` int32 [C, R, T], answers that greedy ones may begin like, filled
-up with an end token; one that begins with it is none."""
+up with an end token; one that begins with it is none. Perhaps `expected` int32 [C, R], how long
+answers may be: the longest come first; by default those of the longest drafts."""
 
 Decode = Callable[[Any, Batch, jax.Array], dict[str, jax.Array]]
 
@@ -63,8 +64,9 @@ def decoder(
         lists = {name: batch[name].reshape(C * R, -1) for name in ("tokens", "start", "row")}
         flat = {**batch, "tokens": lists["tokens"]}
         flat |= {name: lists[name][:, 0] for name in ("start", "row")}
-        if "draft" in batch:
-            flat["draft"] = batch["draft"].reshape(C * R, max_tokens)
+        for name in ("draft", "expected"):
+            if name in batch:
+                flat[name] = batch[name].reshape(C * R, *batch[name].shape[2:])
         if C == 1 and "draft" not in batch:
             out = _side_by_side(passes, params, flat, draw)
         else:

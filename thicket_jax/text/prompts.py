@@ -336,11 +336,14 @@ def _count(batch: Mapping[str, Any]) -> int:
 def _take(batch: Mapping[str, Any], indices: np.ndarray) -> dict[str, Any]:
     """One chunk of the items at `indices`; what is no prompt is passed on as it is."""
     taken = {}
-    for name in ("tokens", "start", "row"):
+    for name in ("tokens", "start", "row", *(name for name in HINTS if name in batch)):
         leaf = np.asarray(batch[name])
         taken[name] = leaf.reshape(-1, *leaf.shape[2:])[indices][None]
     return {**batch, **taken}
 
+
+HINTS = ("draft", "expected")
+"""Entries of a batch that say beforehand what answers may be like; see `decode.Batch`."""
 
 LAYOUT = Layout(_count, _take, axes=2)
 """How items lie in what `lay_out` makes, for who takes some of them."""

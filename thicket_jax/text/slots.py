@@ -7,9 +7,9 @@ the ring, the last of them right behind the clock. Rotary places are in the keys
 says nothing.
 
 Prompts come in g at a time, but for their last tokens, which the next step runs. Those that come
-together are of similar length: the longest drafts first, and the longest prompts, since a long
-answer that begins last is waited for. When the queue is empty and a quarter of the slots is enough
-for every expert, the rows that are left go on in as many.
+together are of similar length: the longest answers first, where something is known of them, and the
+longest prompts, since a long answer that begins last is waited for. When the queue is empty and a
+quarter of the slots is enough for every expert, the rows that are left go on in as many.
 
 Shapes: N prompts, R slots, Q prompt tokens behind the shared prefix, T new tokens.
 """
@@ -86,7 +86,8 @@ def decode(
       passes: how the model is run.
       rows: R.
       params: the expert's.
-      batch: `tokens` [N, P], `start` and `row` [N], perhaps `draft` [N, T]; see `decode.Batch`.
+      batch: `tokens` [N, P], `start` and `row` [N], perhaps `draft` [N, T] and
+        `expected` [N]; see `decode.Batch`.
       draw: int32 [].
 
     Returns:
@@ -131,12 +132,13 @@ class _Queue:
         self.tokens, self.lengths = tokens, self.Q - start
         self.count = (self.lengths > 0).sum(dtype=jnp.int32)
         self.draft = batch.get("draft")
-        longest = [-self.lengths]
+        expected = jnp.zeros_like(start)
         if self.draft is not None:
             greedy = batch["temperature"] == 0
-            self.tried = drafted(self.draft, passes.config.eos_ids, greedy)
-            longest = [-self.lengths, -jnp.where(self.lengths > 0, self.tried, -1)]
-        self.order = jnp.lexsort(longest).astype(jnp.int32)
+            expected = self.tried = drafted(self.draft, passes.config.eos_ids, greedy)
+        expected = batch.get("expected", expected)
+        filler = self.lengths == 0
+        self.order = jnp.lexsort([-self.lengths, -expected, filler]).astype(jnp.int32)
 
     def empty(self) -> State:
         """No prompt has come in."""

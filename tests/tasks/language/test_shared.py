@@ -5,6 +5,7 @@ import gzip
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from language_cases import CASES, COUNTDOWN, GSM8K, MATH, MBPP, OLYMPIAD, QA, ROC, USPTO
@@ -264,3 +265,24 @@ def test_a_tokenizer_with_more_tokens_than_the_model(models, tmp_path, in_proces
     assert padded.max() < 258  # the model's tokens: what a row is padded with is one, too
     with pytest.raises(DataError, match="end token 258, but config.json has 258 tokens"):
         task(eos_ids=(1, 258))
+
+
+def test_what_the_base_answers_is_a_hint_and_no_part_of_a_run(models, tmp_path, in_process):
+    path = write(tmp_path / "data.jsonl", [QA.row(i) for i in range(6)])
+    options = {"data": str(path), "train_items": 3, "test_items": 2, "rows": 2, "max_tokens": 4}
+
+    def made(draft):
+        task = build(qa, models / "plain", draft=draft, **options, **QA.options)
+        return task.problem, files.fingerprint(task.problem.without_hints(task.problem.train))
+
+    (plain, wanted), (ordered, same), (drafted, again) = map(made, ("none", "order", "base"))
+    assert wanted == same == again
+    out = jax.jit(plain.score_fn)(plain.params, plain.train, np.int32(0))
+    tokens = np.asarray(out["tokens"])
+    np.testing.assert_array_equal(drafted.train["draft"], tokens)
+    assert ordered.train["expected"].shape == (2, 2)
+    answering = drafted.answering
+    for batch in (drafted.train, *answering.pieces, *answering.sampled):
+        assert batch["draft"].shape == (2, 2, 4)
+    taken = drafted.layout.take(drafted.train, np.array([2, 0]))
+    np.testing.assert_array_equal(taken["draft"][0], tokens.reshape(4, 4)[[2, 0]])

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from thicket_jax.errors import ArgumentError, check_count
+from thicket_jax.errors import ArgumentError, check_choice, check_count
 from thicket_jax.experts.low_rank import LowRank
 from thicket_jax.tasks import task
 from thicket_jax.text.config import DTYPES, read_config
@@ -17,9 +17,17 @@ from thicket_jax.text.templates import arguments, has_template
 _KS = (1, 10, 50)
 _WORKERS_PER_CORE = 8
 _TEMPERATURES = 1e-3, 1e3
+DRAFTS = ("none", "order", "base")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 # Options that a record has only where they are not these, as records from before have none.
-_LATER = {"template": [], "few_shot": 0, "stop": [], "task_stops": None, "temperature": 0.0}
+_LATER = {
+    "template": [],
+    "few_shot": 0,
+    "stop": [],
+    "task_stops": None,
+    "temperature": 0.0,
+    "draft": "none",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +74,10 @@ class Options(task.Options):
     answers to test items always are."""
     rows: int = 0
     """Prompts decoded side by side for each expert; 0 fits them to the memory."""
+    draft: str = "none"
+    """What is made of the base's answers to the training items, which are decoded first: order puts
+    prompts of long answers first; base, besides, tries them as the beginning of experts' answers,
+    which pays on accelerators; none. Tokens are the same."""
     sample_temperature: float = 0.7
     """Temperature of the sampled base, the self-consistency baseline."""
     sample_top_p: float = 1.0
@@ -133,6 +145,7 @@ class Options(task.Options):
             value = getattr(self, name)
             if not (low <= value <= high or (zero and value == 0)):
                 raise ArgumentError(f"{name}={value} must be {zero}{low} to {high}")
+        check_choice("draft", self.draft, DRAFTS)
         arguments(self.template)
         stop_strings(self.stop)
         task.check_seconds("grade_seconds", self.grade_seconds)
@@ -147,6 +160,8 @@ class Options(task.Options):
         if self.data is None:
             names = ("test_data", "allow_test_selection")
             found |= dict.fromkeys(names, "belongs to --data")
+        if self.temperature:
+            found["draft"] = "is of no use where answers to training items are sampled"
         if self.chat is False:
             found["template"] = "belongs to a chat template, and prompts are plain text here"
         if not self.STOPS:

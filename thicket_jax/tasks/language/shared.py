@@ -21,6 +21,7 @@ from thicket_jax.scoring.metrics import metric
 from thicket_jax.search.problem import Answering, Problem
 from thicket_jax.tasks import task
 from thicket_jax.tasks.language.asking import Spec
+from thicket_jax.tasks.language.hinting import hints
 from thicket_jax.tasks.language.prompting import ask
 from thicket_jax.tasks.language.reader import Reader, items_digest
 from thicket_jax.tasks.language.settings import Options
@@ -77,10 +78,13 @@ def build(options: Options, spec: Spec, split: Split, tell: task.Tell = task.qui
         timeout=options.grade_seconds,
     )
     read = Reader(graders, tokenizer, asked.ends, asked.stops, tuple(sizes))
+    decode = decoder(config, options.max_tokens, model.dtype, prefix=prefix)
+    known, unknown = hints(options, decode, model, {**batches[0], **scored}, tell)
+    greedy, drawn = {**greedy, **unknown}, {**drawn, **unknown}
     problem = Problem(
-        score_fn=decoder(config, options.max_tokens, model.dtype, prefix=prefix),
+        score_fn=decode,
         params=model.params,
-        train={**batches[0], **scored},
+        train={**batches[0], **scored, **known},
         metric=metric("accuracy"),
         combines=combine_rules("majority_vote", "weighted_vote"),
         grade=lambda outputs: read(0, outputs),
@@ -93,6 +97,7 @@ def build(options: Options, spec: Spec, split: Split, tell: task.Tell = task.qui
             sizes=tuple(sizes[1:]),
         ),
         layout=prompts.LAYOUT,
+        hints=tuple(known),
     )
     return task.Task(
         name=spec.name,
