@@ -7,10 +7,13 @@ import jax
 import pytest
 
 from tests.helpers.published_configs import PUBLISHED
+from tests.helpers.tensor_folders import EMBEDDING, HEAD, make_folder, weights
 from thicket_jax.errors import DataError
+from thicket_jax.text.checkpoints import save_checkpoint
 from thicket_jax.text.config import Mixture, read_config
 from thicket_jax.text.model import abstract
 from thicket_jax.text.rope import UNROTATED
+from thicket_jax.text.tensor_files import stored_tensors
 
 PHI_4 = PUBLISHED["Phi-4-mini-instruct"]
 GEMMA_3 = PUBLISHED["gemma-3-1b-it"]
@@ -127,6 +130,21 @@ def test_scaled_rotary_positions_are_those_of_full_layers(tmp_path):
     scaling = {"rope_type": "linear", "factor": 8.0}
     ropes = read(tmp_path, GEMMA_3 | {"rope_scaling": scaling}).ropes[4:6]
     assert [(rope.kind, rope.theta) for rope in ropes] == [("default", 1e4), ("linear", 1e6)]
+
+
+def test_what_no_model_reads_changes_nothing(tmp_path):
+    coder = {"qkv_bias": False, "shared_expert_intermediate_size": 0, "use_qk_norm": True}
+    small = {"_sliding_window_pattern": 6, "use_bidirectional_attention": False}
+    for name, fields in (("Qwen3-30B-A3B", coder), ("gemma-3-1b-it", small)):
+        assert read(tmp_path, PUBLISHED[name] | fields) == read(tmp_path, PUBLISHED[name])
+
+
+def test_a_head_that_is_the_embedding_by_default_is_not_exported(tmp_path):
+    tensors = weights()
+    base = make_folder(tmp_path / "base", tensors | {HEAD: tensors[EMBEDDING]})
+    rest = {name: value for name, value in tensors.items() if name != HEAD}
+    to = save_checkpoint(base, tmp_path / "new", rest, notes={}, tied=True)
+    assert stored_tensors(to).keys() == rest.keys()
 
 
 @pytest.mark.parametrize(

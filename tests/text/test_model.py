@@ -105,7 +105,7 @@ CASES = {
             "head_dim": 12,
             "query_pre_attn_scalar": 9,
             "attn_logit_softcapping": 3.0,
-            "final_logit_softcapping": 4.0,
+            "final_logit_softcapping": 20.0,
             "rope_parameters": PLAIN,
         },
         [
