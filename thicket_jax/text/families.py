@@ -136,9 +136,9 @@ FAMILIES = {
     ),
     "qwen3_moe": Family(
         "Qwen3MoeForCausalLM",
-        # The first of them is not read by the model, which always has these norms.
-        {"use_qk_norm"}
-        | _BIAS
+        # The second of them is not read by the model, which always has these norms.
+        _BIAS
+        | {"use_qk_norm"}
         | _MIXTURE
         | {"use_sliding_window", "sliding_window", "moe_intermediate_size", "norm_topk_prob"}
         | {"decoder_sparse_step", "mlp_only_layers"},
