@@ -80,7 +80,8 @@ TINY += ["--k", "1,4", "--sigma", "0.05,0.1", "--block-size", "1", "--wave.targe
 
 
 def test_the_command_scores_one_population_and_goes_on(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("thicket_jax.reports.figures.draw", lambda *_: [])  # of each task's run
+    for name in ("reports.figures", "tasks.signals.figure"):  # pictures of each task's run
+        monkeypatch.setattr(f"thicket_jax.{name}.draw", lambda *_: [])
     out = tmp_path / "out"
     words = ["density", "line=signals", "wave=signals", *TINY, "--line.target", "line"]
     words += ["--scale", "modular", "--line.masses", "kernel=0.5"]

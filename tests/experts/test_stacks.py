@@ -115,7 +115,7 @@ def test_rows_are_named_and_ordered_as_the_layers_of_a_list():
 @pytest.mark.parametrize(
     ("law", "dtype"),
     [
-        *((law, "float32") for law in ("gaussian", "rademacher", "tied", "rank 5")),
+        *((law, "float32") for law in ("rademacher", "tied", "rank 5")),
         ("some low_rank", "bfloat16"),
     ],
 )

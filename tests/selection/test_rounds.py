@@ -78,7 +78,8 @@ def unfinished(run_dir, to, keep):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Reports without pictures: the run that is finished has them."""
-    monkeypatch.setattr("thicket_jax.reports.figures.draw", lambda *_: [])
+    for name in ("reports.figures", "tasks.signals.figure"):
+        monkeypatch.setattr(f"thicket_jax.{name}.draw", lambda *_: [])
 
 
 @pytest.mark.usefixtures("undrawn")
