@@ -12,6 +12,8 @@ import signal
 if importlib.metadata.version("jaxlib") < "0.11":
     _QUICK = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1"
     os.environ["XLA_FLAGS"] = f"{_QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()
+# Threads of numpy's products wait in loops for each other; a worker of the tests has one core.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import pytest
