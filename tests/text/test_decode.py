@@ -11,9 +11,12 @@ import pytest
 from language_models import CONFIG, STORIES, make_checkpoint
 
 import thicket_jax as tj
+from thicket_jax.experts.leaves import make_plan
+from thicket_jax.experts.scales import leaf_scales
+from thicket_jax.mapping.implicit import evaluate
 from thicket_jax.mapping.placement import place
 from thicket_jax.tasks.language import stories
-from thicket_jax.text import attention, choosing, decode, pretrained, prompts
+from thicket_jax.text import attention, choosing, decode, passes, pretrained, prompts
 from thicket_jax.text.cache import cache_bytes, empty_cache
 from thicket_jax.text.model import forward
 
@@ -196,6 +199,33 @@ def test_long_prompts_attend_in_chunks_of_queries(monkeypatch):
     chunked = jax.jit(lambda *x: run(*x)).lower(queries, keys, values, mask)
     assert "while" in chunked.as_text()
     np.testing.assert_allclose(chunked.compile()(queries, keys, values, mask), whole, rtol=1e-5)
+
+
+def test_large_logits_and_long_prompts_come_in_parts(tiny, decoded, monkeypatch):
+    """Of the vocabulary, of the rows: as for models whose logits would outweigh their caches."""
+    batch, _, fn, greedy = decoded
+    drawn = {**batch, **choosing.sampling(3, 0.8, 0.7)}
+    wanted = greedy, fn(tiny.params, drawn, np.int32(1))
+    monkeypatch.setattr(passes, "_LOGITS", 4 * 4 * 20)  # of 48 tokens in three parts, the last
+    monkeypatch.setattr(passes, "_ACTIVATIONS", 4 * 8 * 112)  # from 32; of four rows one by one
+    raw = decode.decoder.__wrapped__(tiny.config, T, tiny.dtype)
+    parts = jax.jit(raw)
+    for each, one in zip((batch, drawn), wanted, strict=True):
+        found = parts(tiny.params, each, np.int32(each is drawn))
+        np.testing.assert_array_equal(found["tokens"], one["tokens"])
+        assert found["finite"].all()
+    broken = jax.tree.map(lambda x: x * np.float32("nan"), tiny.params)
+    assert not parts(broken, batch, np.int32(0))["finite"].any()
+    # Low-rank experts, whose head is cut where it is W and a step.
+    expert = tj.population(jax.random.key(0), 3, 0.2, noise=tj.low_rank(1))[2]
+    plan, built = make_plan(tiny.params, expert.noise), set()
+    scales = leaf_scales(tiny.params, plan)
+    moved = fn(tj.perturb(tiny.params, expert), batch, np.int32(0))["tokens"]
+    implicit = jax.jit(
+        lambda e: evaluate(raw, tiny.params, e, scales, plan, batch, np.int32(0), named=built)
+    )
+    np.testing.assert_array_equal(implicit(expert)["tokens"], moved)
+    assert not built and (np.asarray(moved) != greedy["tokens"]).any()
 
 
 def test_layers_as_a_scan_decode_the_same_tokens(tiny, decoded):

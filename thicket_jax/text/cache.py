@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from thicket_jax.text.config import Config
 
@@ -60,8 +61,21 @@ def empty_cache(
             tuple(jnp.zeros(shape, dtype) for _ in range(config.num_layers)) for _ in range(2)
         )
         return {"end": jnp.zeros((), jnp.int32), "keys": keys, "values": values}
-    zeros = jnp.zeros((config.num_layers, *shape), dtype)
+    zeros = laid(jnp.zeros((config.num_layers, *shape), dtype))
     return {"end": jnp.zeros((), jnp.int32), "keys": zeros, "values": zeros}
+
+
+def laid(cache: jax.Array) -> jax.Array:
+    """Returns keys or values, [L, B, H, d, T], in one order in memory, slots last, wherever made.
+
+    Compilers for accelerators choose an order for each loop that suits its products: prefill and
+    decoding then differ, and all caches are copied between them, padded where d is below the
+    hardware's 128. Arrays of single layers, and those on a CPU, are left as they are.
+    """
+    if cache.ndim < 5 or on_cpu():
+        return cache
+    order = Layout(major_to_minor=tuple(range(cache.ndim)))
+    return with_layout_constraint(cache, order)
 
 
 def cache_bytes(config: Config, rows: int, slots: int, dtype: Any) -> int:

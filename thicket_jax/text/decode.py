@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.text import slots
+from thicket_jax.text.cache import laid
 from thicket_jax.text.common import any_expert
 from thicket_jax.text.config import Config
 from thicket_jax.text.passes import Passes
@@ -84,15 +85,41 @@ def _side_by_side(passes: Passes, params: Any, batch: Batch, draw: Any) -> dict[
     tokens, start = passes.behind(batch)
     R, Q = tokens.shape
 
-    def prefill() -> Any:
-        slots = jnp.arange(Q, dtype=jnp.int32)
-        positions = jnp.maximum(slots[None] - start[:, None], 0)
-        seen = (slots[None, :] <= slots[:, None])[None] & (slots[None] >= start[:, None])[:, None]
-        cache = passes.cache(R, Q + T)
+    def some(tokens: Any, start: Any, slots: int) -> tuple[Any, Any]:
+        """Runs some prompts; returns what the model says of their last tokens, and their cache."""
+        places = jnp.arange(Q, dtype=jnp.int32)
+        positions = jnp.maximum(places[None] - start[:, None], 0)
+        seen = (places[None] <= places[:, None])[None] & (places[None] >= start[:, None])[:, None]
+        cache = passes.cache(len(start), slots)
         states, cache = passes.run(params, tokens, positions, cache, seen, around)
+        return states[:, -1], cache
+
+    def prefill() -> Any:
+        groups = passes.groups(R, Q)
+        if groups == 1:
+            states, cache = some(tokens, start, Q + T)
+        else:
+            states, cache = in_groups(groups)
         ended = start == Q
-        chosen = passes.choose(params, states[:, -1], batch, draw, jnp.zeros((), jnp.int32), ended)
+        chosen = passes.choose(params, states, batch, draw, jnp.zeros((), jnp.int32), ended)
         return *chosen, cache["keys"], cache["values"]
+
+    def in_groups(groups: int) -> tuple[Any, Any]:
+        rows = R // groups
+
+        def group(index: Any, carry: Any) -> Any:
+            said, whole = carry
+            parts = [
+                jax.lax.dynamic_slice_in_dim(x, index * rows, rows, 0) for x in (tokens, start)
+            ]
+            states, cache = some(*parts, Q)
+            put = functools.partial(_put_rows, index * rows)
+            whole = {name: jax.tree.map(put, whole[name], cache[name]) for name in whole}
+            return jax.lax.dynamic_update_slice_in_dim(said, states, index * rows, 0), whole
+
+        whole = {name: passes.cache(R, Q + T)[name] for name in ("keys", "values")}
+        said = jnp.zeros((R, passes.config.hidden_size), passes.dtype)
+        return jax.lax.fori_loop(0, groups, group, (said, whole))
 
     def step(index: Any, state: Any) -> Any:
         last, ended, finite, keys, values = state
@@ -122,10 +149,7 @@ def _side_by_side(passes: Passes, params: Any, batch: Batch, draw: Any) -> dict[
     return {"tokens": out.T, "finite": state[2]}
 
 
-def sampling(seed: int, temperature: float = 0.0, top_p: float = 1.0) -> dict[str, np.ndarray]:
-    """Returns the entries of a batch that say how tokens are chosen; the default is greedy."""
-    return {
-        "key": np.asarray(jax.random.key_data(jax.random.key(seed))),
-        "temperature": np.asarray(temperature, np.float32),
-        "top_p": np.asarray(top_p, np.float32),
-    }
+def _put_rows(first: Any, held: jax.Array, new: jax.Array) -> jax.Array:
+    """Puts rows [..., r, H, d, Q] into the first slots of [..., R, H, d, T], in place."""
+    begin = (0,) * (held.ndim - 4) + (first, 0, 0, 0)
+    return laid(jax.lax.dynamic_update_slice(held, new.astype(held.dtype), begin))

@@ -22,7 +22,7 @@ from flax import nnx
 
 from thicket_jax.experts.stacks import Stack
 from thicket_jax.text.attention import capped, seen
-from thicket_jax.text.cache import Around, Cache, empty_cache
+from thicket_jax.text.cache import Around, Cache, empty_cache, laid
 from thicket_jax.text.config import Config
 from thicket_jax.text.layers import Embedding, Layer, Linear, RMSNorm
 from thicket_jax.text.rope import Rope, rotary_table
@@ -107,11 +107,18 @@ def hidden(
     return x, {"end": end, "keys": keys, "values": values}
 
 
-def logits(config: Config, params: Any, x: jax.Array) -> jax.Array:
-    """Returns the logits, float32 [B, S, V], of what the last layer says, [B, S, D]."""
+def logits(
+    config: Config, params: Any, x: jax.Array, part: tuple[Any, int] | None = None
+) -> jax.Array:
+    """Returns the logits, float32 [B, S, V], of what the last layer says, [B, S, D].
+
+    `part` is (first, count): of that many tokens of the vocabulary alone, [B, S, count].
+    """
     x = nnx.merge(_norm_graph(config), params["model"]["norm"])(x)
-    head = params["model"]["embed_tokens"] if config.tied else params["lm_head"]
-    found = jnp.einsum("bsi,oi->bso", x, head["weight"], preferred_element_type=jnp.float32)
+    head = (params["model"]["embed_tokens"] if config.tied else params["lm_head"])["weight"]
+    if part is not None:
+        head = jax.lax.dynamic_slice_in_dim(head, *part, axis=0)
+    found = jnp.einsum("bsi,oi->bso", x, head, preferred_element_type=jnp.float32)
     found = found.astype(jnp.float32)
     if config.logits_divisor != 1:
         found = found / config.logits_divisor
@@ -188,7 +195,7 @@ def _scanned(
             for n, (name, slots) in enumerate(zip(("keys", "values"), new, strict=True)):
                 begin = (row["number"], 0, 0, 0, end)
                 slots = slots[None].astype(held[n].dtype)
-                held[n] = jax.lax.dynamic_update_slice(held[n], slots, begin)
+                held[n] = laid(jax.lax.dynamic_update_slice(held[n], slots, begin))
                 one = (1, *held[n].shape[1:-1], T)
                 own = jax.lax.dynamic_slice(held[n], (row["number"], 0, 0, 0, 0), one)[0]
                 yield own, *([row["shared"][name]] if row["shared"] else [])

@@ -11,9 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from thicket_jax.text.cache import Around, Cache, empty_cache
-from thicket_jax.text.choosing import next_tokens
+from thicket_jax.text.choosing import first_largest, next_tokens
 from thicket_jax.text.config import Config
 from thicket_jax.text.model import hidden, logits
+
+_LOGITS = 2**22  # bytes of logits of an expert that are held at once
+_ACTIVATIONS = 2**24  # bytes that a layer makes of an expert's prompts, held at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +94,66 @@ class Passes:
           draw, step: likewise.
           ended: bool [B], rows that have ended before: they are filled up.
         """
-        found = logits(self.config, params, states[:, None])[:, 0]
-        chosen = jnp.where(ended, self.filler, next_tokens(found, batch, draw, step))
+        chosen, fine = self._next(params, states, batch, draw, step)
+        chosen = jnp.where(ended, self.filler, chosen)
         stops = [chosen == end for end in self.config.eos_ids]
         stop = functools.reduce(jnp.logical_or, stops, jnp.zeros_like(ended))
-        return chosen, ended | stop, jnp.isfinite(found.max(-1)) | ended
+        return chosen, ended | stop, fine | ended
+
+    def _next(
+        self, params: Any, states: jax.Array, batch: Any, draw: Any, step: Any
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns each row's next token, and whether its logits are finite.
+
+        Logits [B, V] are held only where they are small: else tokens are chosen from parts of the
+        vocabulary, or, where they are drawn, for some rows after others.
+        """
+        B, V = len(states), self.config.vocab_size
+        parts = -(-4 * B * V // _LOGITS)
+        if parts == 1:
+            found = logits(self.config, params, states[:, None])[:, 0]
+            return next_tokens(found, batch, draw, step), jnp.isfinite(found.max(-1))
+
+        def greedy() -> tuple[jax.Array, jax.Array]:
+            width = -(-V // parts)
+
+            def part(index: Any, best: Any) -> Any:
+                first = jnp.minimum(index * width, V - width)
+                found = logits(self.config, params, states[:, None], (first, width))[:, 0]
+                top = found.max(-1)
+                token = jnp.where(top > best[1], first + first_largest(found), best[0])
+                return token, jnp.maximum(top, best[1])
+
+            least = jnp.full(B, -jnp.inf, jnp.float32)
+            token, top = jax.lax.fori_loop(0, parts, part, (jnp.zeros(B, jnp.int32), least))
+            return token, jnp.isfinite(top)
+
+        def drawn() -> tuple[jax.Array, jax.Array]:
+            groups = _divisor(B, parts)
+            rows = states, batch["row"], jnp.broadcast_to(step, (B,))
+
+            def some(row: Any) -> tuple[jax.Array, jax.Array]:
+                found = logits(self.config, params, row[0][:, None])[:, 0]
+                chosen = next_tokens(found, {**batch, "row": row[1]}, draw, row[2])
+                return chosen, jnp.isfinite(found.max(-1))
+
+            split = jax.tree.map(lambda x: x.reshape(groups, B // groups, *x.shape[1:]), rows)
+            return jax.tree.map(lambda x: x.reshape(B), jax.lax.map(some, split))
+
+        return jax.lax.cond(batch["temperature"] > 0, drawn, greedy)
+
+    def groups(self, rows: int, tokens: int) -> int:
+        """Returns in how many groups of rows, one after another, prompts are run.
+
+        So that what a layer makes of [rows, tokens] does not take more than caches do.
+        """
+        config = self.config
+        mixture = config.mixture
+        inner = mixture.count * mixture.size if mixture else config.intermediate_size
+        wide = 2 * inner + 4 * config.hidden_size
+        return _divisor(rows, -(-4 * rows * tokens * wide // _ACTIVATIONS))
+
+
+def _divisor(number: int, least: int) -> int:
+    """Returns the smallest divisor that is not below `least`, or the number itself."""
+    return next((n for n in range(least, number) if number % n == 0), number)

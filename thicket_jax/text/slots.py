@@ -213,7 +213,7 @@ class _Queue:
         at = jnp.minimum(kept, self.R - 1)
         taken = {name: state[name][at] for name in ("which", "last", "length", "step")}
         for name in ("keys", "values"):
-            taken[name] = jax.tree.map(lambda x: jnp.take(x, at, -4), state[name])
+            taken[name] = jax.tree.map(lambda x: laid(jnp.take(x, at, -4)), state[name])
         return {**state, **taken, "ended": kept == self.R}
 
     def step(self, state: State) -> State:
@@ -274,7 +274,7 @@ def _lay(caches: Any, new: Any, slots: jax.Array, clock: jax.Array) -> Any:
     def layer(index: Any, caches: Any) -> Any:
         def put(held: jax.Array, new: jax.Array) -> jax.Array:
             rows = turned(jax.lax.dynamic_index_in_dim(new, index, keepdims=False), held.shape[-1])
-            return _put(held, (index, slots), rows)
+            return laid(_put(held, (index, slots), rows))
 
         return jax.tree.map(put, caches, new)
 
