@@ -23,7 +23,7 @@ from thicket_jax.text.config import Config
 
 SHAPES = ("0.5B", "1.5B", "7B")
 MOST = {"low rank 1": 16}  # experts side by side on a chip; of other laws 4
-ROWS, PROMPT, NEW = 64, 128, 128
+ROWS, TURNS, PROMPT, NEW = 64, 3, 128, 128
 ALLOWED = 1.15  # temporaries, times what the experts' own weights and caches take
 LIMITS = {  # of the 0.5B shape on v5e-4: seconds of compiling
     "low rank 1": 20,
@@ -81,7 +81,7 @@ def config_of(shape: str) -> Config:
 def work_for(kind: chips_of.Chips, config: Config, law: str, quick: bool) -> roofline.Work:
     """Returns as many experts side by side as should fit a chip by the formula, at most `MOST`."""
     rank = 1 if law.startswith("low rank") else None
-    work = roofline.Work(MOST.get(law, 4), ROWS, PROMPT, NEW, rank)
+    work = roofline.Work(MOST.get(law, 4), ROWS, PROMPT, NEW, rank, TURNS)
     if quick:
         return dataclasses.replace(work, experts=2, rows=4, prompt=8, new=4)
     while work.experts > 1 and _needed(config, work) > 0.95 * kind.memory:
@@ -170,11 +170,12 @@ def text(result: dict[str, Any]) -> str:
     work = result["programs"][0]["work"]
     left = "".join(f" Left out: {why}." for why in result["left_out"].values())
     return (
-        f"Compiled on this machine for chips that are not in it: {result['dtype']}, "
-        f"{work['rows']} prompts of {work['prompt']} tokens and {work['new']} new ones for each "
-        "expert, θ on every chip, experts spread over the chips. Bytes are a chip's, by the "
-        "compiler. Prefill, step and rates are the roofline's from published peaks: a bound, not "
-        f"a measurement.{left}\n\n" + markdown_table(head, rows)
+        f"Compiled on this machine for chips that are not in it: {result['dtype']}, for each "
+        f"expert {work['turns'] * work['rows']} prompts of {work['prompt']} tokens on "
+        f"{work['rows']} rows, {work['new']} new tokens each; θ on every chip, experts spread over "
+        "the chips. Bytes are a chip's, by the compiler. Prefill, step and rates are the "
+        f"roofline's from published peaks: a bound, not a measurement.{left}\n\n"
+        + markdown_table(head, rows)
     )
 
 

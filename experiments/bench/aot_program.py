@@ -91,11 +91,11 @@ def _described(chips: chips_of.Chips, config: Config, law: Noise, work: Work) ->
 
 
 def _batch(work: Work) -> dict[str, Any]:
-    shape = (1, work.rows)
+    shape = (work.turns, work.rows)
     return {
         "tokens": np.zeros((*shape, work.prompt), np.int32),
         "start": np.zeros(shape, np.int32),
-        "row": np.arange(work.rows, dtype=np.int32)[None],
+        "row": np.arange(work.turns * work.rows, dtype=np.int32).reshape(shape),
         **sampling(0),
     }
 

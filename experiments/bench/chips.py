@@ -15,7 +15,10 @@ import jax
 
 from thicket_jax.errors import ArgumentError
 
-INSTALL = 'pip install ".[aot]"'
+_PACKAGES = {
+    "tpu": 'pip install ".[aot]" brings it, libtpu',
+    "cuda": "jax-cuda12-plugin with NVIDIA's wheels, some 3 GB, has it; in its own environment",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +89,10 @@ def devices(chips: Chips) -> list[jax.Device]:
                 "h100", "cuda", target_config=_H100_TARGET, topology=chips.topology
             )
     except Exception as error:
-        where = (
-            f"libtpu, which `{INSTALL}` brings"
-            if chips.platform == "tpu"
-            else "jax-cuda12-plugin with NVIDIA's wheels (some 3 GB): pip install "
-            f'"jax[cuda12]=={jax.__version__}" in an environment of its own'
-        )
-        said = " ".join(str(error).split())[:120]
-        raise ArgumentError(f"{chips.name} needs the compiler in {where} ({said})") from error
+        raise ArgumentError(
+            f"{chips.name}: there is no compiler for it ({' '.join(str(error).split())[:160]}); "
+            + _PACKAGES[chips.platform]
+        ) from error
     return list(found.devices)
 
 

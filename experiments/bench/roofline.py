@@ -28,6 +28,7 @@ class Work:
       rows: prompts of each expert, side by side, R.
       prompt: tokens of a prompt, P.
       new: tokens that are generated, T.
+      turns: prompts that a row takes, one after another.
       rank: of low-rank experts, which share their base's products; None: each has its own weights.
     """
 
@@ -36,6 +37,7 @@ class Work:
     prompt: int
     new: int
     rank: int | None
+    turns: int = 1
 
 
 def parameters(config: Config) -> dict[str, int]:
@@ -123,7 +125,7 @@ def bound(config: Config, work: Work, chips: Chips) -> dict[str, float | str]:
         times = {"operations": operations / chips.flops, "bytes": moved / chips.bandwidth}
         by[name] = max(times, key=lambda kind: times[kind])
         seconds[name] = times[by[name]]
-    whole = seconds["prefill"] + (work.new - 1) * seconds["step"]
+    whole = work.turns * (seconds["prefill"] + (work.new - 1) * seconds["step"])
     experts = chips.count * work.experts / whole
     return {
         "prefill_seconds": seconds["prefill"],
@@ -132,5 +134,5 @@ def bound(config: Config, work: Work, chips: Chips) -> dict[str, float | str]:
         "step_bound": by["step"],
         "seconds": whole,
         "experts_per_s": experts,
-        "tokens_per_s": experts * work.rows * work.new,
+        "tokens_per_s": experts * work.turns * work.rows * work.new,
     }

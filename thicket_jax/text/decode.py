@@ -109,10 +109,9 @@ def _side_by_side(passes: Passes, params: Any, batch: Batch, draw: Any) -> dict[
 
         def group(index: Any, carry: Any) -> Any:
             said, whole = carry
-            parts = [
-                jax.lax.dynamic_slice_in_dim(x, index * rows, rows, 0) for x in (tokens, start)
-            ]
-            states, cache = some(*parts, Q)
+            part = jax.lax.dynamic_slice_in_dim(tokens, index * rows, rows, 0)
+            begin = jax.lax.dynamic_slice_in_dim(start, index * rows, rows, 0)
+            states, cache = some(part, begin, Q)
             put = functools.partial(_put_rows, index * rows)
             whole = {name: jax.tree.map(put, whole[name], cache[name]) for name in whole}
             return jax.lax.dynamic_update_slice_in_dim(said, states, index * rows, 0), whole
@@ -147,6 +146,15 @@ def _side_by_side(passes: Passes, params: Any, batch: Batch, draw: Any) -> dict[
     begin = (jnp.ones((), jnp.int32), any_expert(~state[1].all()), out, state)
     _, _, out, state = jax.lax.while_loop(more, body, begin)
     return {"tokens": out.T, "finite": state[2]}
+
+
+def sampling(seed: int, temperature: float = 0.0, top_p: float = 1.0) -> dict[str, np.ndarray]:
+    """Returns the entries of a batch that say how tokens are chosen; the default is greedy."""
+    return {
+        "key": np.asarray(jax.random.key_data(jax.random.key(seed))),
+        "temperature": np.asarray(temperature, np.float32),
+        "top_p": np.asarray(top_p, np.float32),
+    }
 
 
 def _put_rows(first: Any, held: jax.Array, new: jax.Array) -> jax.Array:

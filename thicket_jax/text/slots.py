@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thicket_jax.text.cache import laid
 from thicket_jax.text.common import any_expert, largest, of_experts
 from thicket_jax.text.passes import Passes
 from thicket_jax.text.prefill import drafted, prefill
