@@ -26,6 +26,7 @@ NAMES = (
     "cost_of_n",
     "calls",
     "text",
+    "text_slots",
     "text_large",
 )
 BY_NAME = ("text_accelerator", "aot")  # not part of `all`: need an accelerator; the extra `aot`

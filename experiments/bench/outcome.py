@@ -10,7 +10,7 @@ from experiments.common import machine
 from experiments.common.readme import markdown_table, number
 from thicket_jax.runs import files
 
-_GIVEN_A_MODEL = ("text", "decoder")
+_GIVEN_A_MODEL = ("text", "decoder", "text_slots")
 
 
 def measure(name: str, quick: bool, torch_python: str, model: str | None) -> dict[str, Any]:
