@@ -158,7 +158,7 @@ def flat_of(out):
     return {name: np.asarray(x)[:N] for name, x in out.items()}
 
 
-def test_one_slot_and_windows_and_a_shared_prefix_and_a_scan(tiny):
+def test_one_slot_and_windows_and_a_shared_prefix_and_a_scan(tiny, monkeypatch):
     """Windows are over ages, which wrap in the ring, and reach into the prefix."""
     config = dataclasses.replace(tiny.config, windows=(5,))
     ids = [ASKED[18][:9] + prompt for prompt in ASKED[:6]]
@@ -176,6 +176,8 @@ def test_one_slot_and_windows_and_a_shared_prefix_and_a_scan(tiny):
     np.testing.assert_array_equal(found, wanted)
     assert whiles - few <= 4
     np.testing.assert_array_equal(run(6, 1, 9, unroll=True)[0], wanted)
+    monkeypatch.setattr(slots, "_FEW", 4)  # the last row goes on in one slot of the cache of four
+    np.testing.assert_array_equal(run(4, 2, 9)[0], wanted)
 
 
 def test_half_precision_is_finite(tiny):

@@ -4,6 +4,7 @@
 through memory, and takes longer than the add that the noise is for.
 """
 
+import functools
 import math
 
 import jax
@@ -66,6 +67,7 @@ def fold_in(key: jax.Array, data: jax.Array) -> jax.Array:
     return jax.random.wrap_key_data(jnp.stack(folded), impl="threefry2x32")
 
 
+@functools.partial(jax.jit, inline=True)
 def _block(k0: jax.Array, k1: jax.Array, x0: jax.Array, x1: jax.Array) -> tuple:
     """Encrypts the counters (x0, x1) under the key (k0, k1): twenty rounds."""
     keys = (k0, k1, k0 ^ k1 ^ _PARITY)

@@ -196,7 +196,7 @@ def _scanned(
                 begin = (row["number"], 0, 0, 0, end)
                 slots = slots[None].astype(held[n].dtype)
                 held[n] = laid(jax.lax.dynamic_update_slice(held[n], slots, begin))
-                one = (1, *held[n].shape[1:-1], T)
+                one = (1, len(x), *held[n].shape[2:-1], T)
                 own = jax.lax.dynamic_slice(held[n], (row["number"], 0, 0, 0, 0), one)[0]
                 yield own, *([row["shared"][name]] if row["shared"] else [])
 

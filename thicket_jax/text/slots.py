@@ -213,8 +213,7 @@ class _Queue:
         kept = _first(~state["ended"], rows)
         at = jnp.minimum(kept, self.R - 1)
         taken = {name: state[name][at] for name in ("which", "last", "length", "step")}
-        for name in ("keys", "values"):
-            taken[name] = jax.tree.map(lambda x: laid(jnp.take(x, at, -4)), state[name])
+        taken |= _gathered({name: state[name] for name in ("keys", "values")}, at)
         return {**state, **taken, "ended": kept == self.R}
 
     def step(self, state: State) -> State:
@@ -281,6 +280,24 @@ def _lay(caches: Any, new: Any, slots: jax.Array, clock: jax.Array) -> Any:
 
     if isinstance(caches["keys"], tuple):
         return jax.tree.map(one, caches, new)
+    return jax.lax.fori_loop(0, len(caches["keys"]), layer, caches)
+
+
+def _gathered(caches: Any, at: jax.Array) -> Any:
+    """The rows `at`, int32 [r], come first: in a cache of their own, or of stacked layers in place.
+
+    The model looks at as many rows of a stacked cache as it has tokens for.
+    """
+
+    def layer(index: Any, caches: Any) -> Any:
+        def put(held: jax.Array) -> jax.Array:
+            rows = jax.lax.dynamic_index_in_dim(held, index, keepdims=False)[at]
+            return laid(jax.lax.dynamic_update_slice(held, rows[None], (index, 0, 0, 0, 0)))
+
+        return jax.tree.map(put, caches)
+
+    if isinstance(caches["keys"], tuple):
+        return jax.tree.map(lambda x: jnp.take(x, at, 0), caches)
     return jax.lax.fori_loop(0, len(caches["keys"]), layer, caches)
 
 

@@ -211,7 +211,7 @@ def test_answers_end_at_the_end_of_a_turn_and_at_stop_strings(
     talker, data, in_process, monkeypatch
 ):
     decoded = []
-    monkeypatch.setattr(shared, "decoder", lambda config, *rest: decoded.append(config.eos_ids))
+    monkeypatch.setattr(shared, "decoder", lambda config, *_, **__: decoded.append(config.eos_ids))
     tokenizer = open_tokenizer(talker)
     (turn,), (seven,), (end,) = (tokenizer.encode(x) for x in ("<|im_end|>", "7", "</s>"))
     task = build(qa, talker, data=data, stop=("7", "4\\n"))

@@ -239,7 +239,7 @@ def test_a_text_ends_at_the_end_tokens_of_config_generation_and_tokenizer(
     models, tmp_path, in_process, monkeypatch
 ):
     decoded = []
-    monkeypatch.setattr(shared, "decoder", lambda config, *rest: decoded.append(config.eos_ids))
+    monkeypatch.setattr(shared, "decoder", lambda config, *_, **__: decoded.append(config.eos_ids))
     model = altered(models, tmp_path / "m", {"eos_token_id": 5}, {"eos_token_id": [6, 7]})
     data = str(write(tmp_path / "all.jsonl", [QA.row(i) for i in range(2)]))
     task = build(qa, model, data=data, train_items=1, test_items=1)
