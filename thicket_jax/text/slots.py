@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thicket_jax.text.cache import laid
+from thicket_jax.text.cache import laid, on_cpu
 from thicket_jax.text.common import any_expert, largest, of_experts
 from thicket_jax.text.passes import Passes
 from thicket_jax.text.prefill import drafted, prefill
@@ -303,7 +303,7 @@ def _gathered(caches: Any, at: jax.Array) -> Any:
 
 def _put(held: jax.Array, at: Any, rows: jax.Array) -> jax.Array:
     """Sets rows; of 16 bits as whole numbers, as a CPU would write all of the array in float32."""
-    if held.dtype.itemsize > 2:
+    if held.dtype.itemsize > 2 or not on_cpu():
         return held.at[at].set(rows, mode="drop")
     kind = f"uint{8 * held.dtype.itemsize}"
     words, new = (jax.lax.bitcast_convert_type(x, kind) for x in (held, rows))
