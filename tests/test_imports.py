@@ -21,10 +21,10 @@ DIRECTION = (
 )
 # Inside a package likewise. A name that ends in a slash is a package in it.
 INSIDE = {
-    "experts": "threefry laws low_rank noise stacks states leaves arguments scales population "
-    "perturbation rounding planes",
+    "experts": "threefry laws low_rank noise stacks states kinds leaves arguments scales "
+    "population perturbation rounding planes",
     "mapping": "devices placement functions interpreter factored_parts factored_views "
-    "factored_rules factored deferred implicit usage programs blocks",
+    "factored_rules factored deferred implicit usage programs calls blocks",
     "scoring": "metrics scores layouts scorer pieces resuming calibration",
     "selection": "ranking schedules bounds rounds halving race rules",
     "ensembles": "combine prediction merging committees",
@@ -259,7 +259,7 @@ def test_the_list_of_public_names_is_complete_and_sorted():
      if x != "__init__.py" and x.split("/")[0] not in ("tasks", "cli")],
 )  # fmt: skip
 def test_the_examples_in_docstrings_run(name, monkeypatch):
-    monkeypatch.setattr("thicket_jax.mapping.blocks._MOST_BLOCK", 1)  # blocks are not looked for
+    monkeypatch.setattr("thicket_jax.mapping.calls._MOST_BLOCK", 1)  # blocks are not looked for
     module = importlib.import_module(f"thicket_jax.{name}")
     assert doctest.testmod(module).failed == 0
 

@@ -26,7 +26,7 @@ needs_stories = pytest.mark.skipif(
 @pytest.mark.parametrize("name", PLAIN)
 def test_the_readmes_code_runs_in_a_plain_world(name, monkeypatch):
     """In a plain JAX, without the strict settings of these tests; blocks are not looked for."""
-    monkeypatch.setattr("thicket_jax.mapping.blocks._MOST_BLOCK", 1)
+    monkeypatch.setattr("thicket_jax.mapping.calls._MOST_BLOCK", 1)
     block = PLAIN[name]
     assert len(block.strip().splitlines()) <= 20
     names = {}

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.errors import ArgumentError, shown
-from thicket_jax.experts.leaves import PARTITION, canonical_dtype, is_number, leaf_paths
+from thicket_jax.experts.kinds import canonical_dtype, is_number
+from thicket_jax.experts.leaves import PARTITION, leaf_paths
 
 _TEXT = "text is read on the host, by grade"
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thicket_jax.errors import ParameterError
+from thicket_jax.experts.kinds import canonical_dtype, is_quantised
 from thicket_jax.experts.noise import Noise
 from thicket_jax.experts.stacks import stack_axes
 from thicket_jax.experts.states import State, leaf_states
@@ -175,25 +176,6 @@ def _slice(leaf: Any, index: tuple[int, ...]) -> Any:
     return leaf[index]
 
 
-@functools.lru_cache(maxsize=64)
-def is_number(dtype: Any) -> bool:
-    """Whether JAX has arrays of this dtype: numbers, booleans and keys."""
-    try:
-        if jnp.issubdtype(dtype, jax.dtypes.extended):
-            return True
-        jax.typeof(np.zeros((), dtype))
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _is_quantised(dtype: Any) -> bool:
-    """Integers (not booleans) and floats of at most 8 bits hold quantised weights."""
-    if jnp.issubdtype(dtype, jnp.floating):
-        return bool(jnp.finfo(dtype).bits <= 8)
-    return bool(jnp.issubdtype(dtype, jnp.integer))
-
-
 def make_plan(params: Any, noise: Noise) -> Plan:
     """Decides which leaves are perturbed, from shapes, dtypes and paths alone.
 
@@ -248,7 +230,7 @@ def _plan(described: tuple[_Described, ...], noise: Noise, x64: bool) -> Plan:
     quantised_parents = {
         leaf.path.rpartition(".")[0]
         for leaf, dtype in zip(described, dtypes, strict=True)
-        if (leaf.shape or leaf.stacked) and _is_quantised(dtype)
+        if (leaf.shape or leaf.stacked) and is_quantised(dtype)
     }
     moving, skipped = [], []
     candidates: list[str] = []
@@ -327,18 +309,9 @@ def _letters(noise: Noise, leaf: _Described) -> str:
     return next(iter(found), "")
 
 
-def canonical_dtype(path: str, dtype: Any) -> Any:
-    """Returns the dtype that JAX gives a leaf; one that is no number is a `ParameterError`."""
-    if not is_number(dtype):
-        raise ParameterError(
-            f"params leaf {path or '(root)'!r} is an array of {dtype}, not of numbers"
-        )
-    return jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
-
-
 def _reason(path: str, dtype: Any, quantised_parents: set[str]) -> str | None:
     """Why a leaf is never perturbed; None where it may be."""
-    if _is_quantised(dtype):
+    if is_quantised(dtype):
         return f"quantised or integer ({dtype})"
     if not jnp.issubdtype(dtype, jnp.floating):
         return f"not floating ({dtype})"

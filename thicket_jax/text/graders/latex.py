@@ -65,6 +65,14 @@ _REPEATING = re.compile(
 )
 _MOST_DIGITS = 300
 _OPENING, _CLOSING = "([{", ")]}"
+_WORDS = re.compile(r"\\text[a-z]*\{\s*([^{}\\]*[A-Za-z]{2}[^{}\\]*)\}|([A-Za-z][A-Za-z ]{3,})")
+_UNIT_MARKUP = re.compile(
+    r"\\(?:text|mathrm|mbox|rm|operatorname)(?![A-Za-z])|\\[,!;: ]|[{}~$\s\\]"
+)
+_DEGREES = re.compile(
+    r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(-?[0-9.]+)\s*(?:\^\{?\\circ\}?|°)\s*[)}]?"
+)
+_LONGEST = 1000  # characters behind which no unit is looked for
 
 
 def normal(latex: str) -> str:
@@ -176,3 +184,32 @@ def split_parts(latex: str) -> list[str]:
         else:
             parts[-1] += character
     return [part.strip() for part in parts if part.strip()]
+
+
+def without_unit(latex: str, unit: str) -> str:
+    """Cuts the longest end that reads as the unit, whatever its markup."""
+    plain = _UNIT_MARKUP.sub("", unit)
+    if not plain or len(latex) > _LONGEST:
+        return latex
+    for start in range(1, len(latex)):
+        value, end = latex[:start], latex[start:]
+        whole = not (value[-1].isalpha() and end[0].isalpha())  # not the m of km
+        balanced = value.count("{") == value.count("}")
+        if whole and balanced and _UNIT_MARKUP.sub("", end) == plain:
+            return value.rstrip("\\ ~")
+    return latex
+
+
+def as_word(latex: str) -> str | None:
+    """Returns the one word that an answer is, in small letters without spaces, or None."""
+    match = _WORDS.fullmatch(latex)
+    return "".join((match[1] or match[2]).lower().split()) if match else None
+
+
+def in_radians(latex: str) -> str:
+    """Writes angles of trigonometric functions in degrees as the parser takes them."""
+    return _DEGREES.sub(_radians, latex)
+
+
+def _radians(match: re.Match[str]) -> str:
+    return f"{match[1]}(\\frac{{{match[2]}\\pi}}{{180}})"

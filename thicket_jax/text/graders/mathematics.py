@@ -37,13 +37,16 @@ from thicket_jax.errors import ArgumentError, DataError, check_choice
 from thicket_jax.text.graders import denied
 from thicket_jax.text.graders.alarm import within
 from thicket_jax.text.graders.latex import (
+    as_word,
     assigned,
     based,
     bracketed,
     decimal,
+    in_radians,
     normal,
     split_parts,
     split_unit,
+    without_unit,
 )
 from thicket_jax.text.graders.marked import boxed, own_part, tagged
 from thicket_jax.text.grading import Outcome
@@ -54,10 +57,6 @@ _SECONDS = 3  # for one parse or one comparison
 _LONGEST = 1000  # characters of an answer that is parsed; a longer one equals itself alone
 _TAIL = 1000  # characters at the end of a text in which an unboxed answer is looked for
 _AND = re.compile(r"\s*,?\s*(?:\\(?:text|mathrm|mbox)\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)\s*")
-_WORDS = re.compile(r"\\text[a-z]*\{\s*([^{}\\]*[A-Za-z]{2}[^{}\\]*)\}|([A-Za-z][A-Za-z ]{3,})")
-_UNIT_MARKUP = re.compile(
-    r"\\(?:text|mathrm|mbox|rm|operatorname)(?![A-Za-z])|\\[,!;: ]|[{}~$\s\\]"
-)
 _DIGITS, _AGREE = 50, 40  # that numbers are computed to, and that must agree
 _POINTS = (0.7, 1.3, 2.9, -0.6, -1.7, 0.31, -3.1, 5.3)  # values of the first variable
 _LEAST_POINTS = 3  # at which two expressions must both be real
@@ -65,9 +64,6 @@ _STATED = re.compile(
     r"\$[^$\n]{1,200}\$|\\\([^\n]{1,200}?\\\)"
     r"|(?<![\w.$\\{^*/+=-])-?[0-9](?:[0-9.,/]*[0-9])?(?![\w$^*/+=-]|\s*[-+*/^=]\s*[0-9(])"
 )  # a formula, or a number that stands alone
-_DEGREES = re.compile(
-    r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(-?[0-9.]+)\s*(?:\^\{?\\circ\}?|°)\s*[)}]?"
-)
 _late: list[bool] = []  # what ran into the time limit since the last text
 _T = TypeVar("_T")
 _MARKDOWN = re.compile(r"(?<!\w)(?:\*\*+|__+|`+)|(?:\*\*+|__+|`+)(?!\w)")
@@ -136,8 +132,8 @@ def _gold(item: Mapping[str, Any]) -> tuple[str, ...]:
 def _right(gold: Sequence[str], answer: str, item: Mapping[str, Any]) -> bool:
     unit, error = item.get("unit") or "", item.get("error") or ""
     if unit:
-        gold = [_without_unit(part, unit) for part in gold]
-        answer = _without_unit(answer, unit)
+        gold = [without_unit(part, unit) for part in gold]
+        answer = without_unit(answer, unit)
     if _equal(", ".join(gold), answer):
         return True
     wanted, given = [part for whole in gold for part in _parts(whole)], _parts(answer)
@@ -181,20 +177,6 @@ def _number(latex: str) -> float | None:
         return float(value.evalf())  # type: ignore[union-attr]
     except (AttributeError, TypeError, ValueError, OverflowError):
         return None
-
-
-def _without_unit(latex: str, unit: str) -> str:
-    """Cuts the longest end that reads as the unit, whatever its markup."""
-    plain = _UNIT_MARKUP.sub("", unit)
-    if not plain or len(latex) > _LONGEST:
-        return latex
-    for start in range(1, len(latex)):
-        value, end = latex[:start], latex[start:]
-        whole = not (value[-1].isalpha() and end[0].isalpha())  # not the m of km
-        balanced = value.count("{") == value.count("}")
-        if whole and balanced and _UNIT_MARKUP.sub("", end) == plain:
-            return value.rstrip("\\ ~")
-    return latex
 
 
 def _last_expression(text: str) -> str | None:
@@ -282,7 +264,7 @@ def _equal_values(gold: str, answer: str) -> bool:
     numbers = decimal(gold), decimal(answer)
     if None not in numbers:
         return numbers[0] == numbers[1]
-    word, other = _word(gold), _word(answer)
+    word, other = as_word(gold), as_word(answer)
     if word and other:  # as formulas, "even" and "vene" would be equal products
         return word == other
     one, two = bracketed(gold), bracketed(answer)
@@ -381,22 +363,12 @@ def _verified(gold: str, answer: str) -> bool:
     return bool(_within(lambda: compare(wanted, given)))
 
 
-def _word(latex: str) -> str | None:
-    match = _WORDS.fullmatch(latex)
-    return "".join((match[1] or match[2]).lower().split()) if match else None
-
-
 @_remembered
 def _parse(latex: str) -> tuple[Any, ...]:
     """Expressions, and as the last one a string, if there is anything to parse."""
     if len(latex) > _LONGEST:
         return ()
-    return _parsed(f"\\boxed{{{_DEGREES.sub(_radians, latex)}}}")
-
-
-def _radians(match: re.Match[str]) -> str:
-    """An angle of a trigonometric function in degrees, as the parser takes it."""
-    return f"{match[1]}(\\frac{{{match[2]}\\pi}}{{180}})"
+    return _parsed(f"\\boxed{{{in_radians(latex)}}}")
 
 
 def _parsed(text: str) -> tuple[Any, ...]:
