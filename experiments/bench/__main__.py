@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a Python that has torch and numpy (text: transformers too); default this one",
     )
     parser.add_argument("--model", help="text: the checkpoint folder of stories260K")
+    parser.add_argument("--chips", help="aot: names of chips with commas between; default all")
     return parser
 
 
@@ -62,7 +63,9 @@ def _run(options: argparse.Namespace) -> int:
         return _one_by_one(folder, options)
     name = options.name
     machine.start_devices()
-    result = outcome.measure(name, options.quick, options.torch_python, options.model)
+    result = outcome.measure(
+        name, options.quick, options.torch_python, options.model, options.chips
+    )
     place = outcome.write(name, result, folder)
     command.say(outcome.text(name, result))
     command.say(f"wrote {place}")

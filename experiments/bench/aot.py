@@ -18,7 +18,7 @@ from experiments.bench import random_checkpoint, roofline, timing
 from experiments.bench.aot_program import DTYPE, LAWS, compile_for
 from experiments.common import command
 from experiments.common.readme import markdown_table, number
-from thicket_jax.errors import ArgumentError
+from thicket_jax.errors import ArgumentError, check_choice
 from thicket_jax.text.config import Config
 
 SHAPES = ("0.5B", "1.5B", "7B")
@@ -33,22 +33,25 @@ LIMITS = {  # of the 0.5B shape on v5e-4: seconds of compiling
 RATE = ("H100", "7B", "low rank 1", 15_000)  # tokens a second by the roofline
 
 
-def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
+def run(quick: bool, torch_python: str | None = None, chips: str | None = None) -> dict[str, Any]:
     """Compiles every shape and law for every kind of chips whose compiler is here.
 
     Args:
       quick: a tiny shape for the first kind alone.
       torch_python: not used.
+      chips: names of kinds, with commas between; None: all.
 
     Returns:
       JSON values: for each program what was compiled and the roofline; `left_out`, of which chips
       the compiler is missing; targets.
 
     Raises:
-      ArgumentError: no compiler of them is here.
+      ArgumentError: a kind that is not known, or no compiler of them is here.
     """
     del torch_python
-    kinds, shapes = (chips_of.ALL[:1], ("tiny",)) if quick else (chips_of.ALL, SHAPES)
+    kinds, shapes = _asked(chips), SHAPES
+    if quick:
+        kinds, shapes = kinds[:1], ("tiny",)
     programs, left_out = [], {}
     for kind in kinds:
         try:
@@ -65,11 +68,20 @@ def run(quick: bool, torch_python: str | None = None) -> dict[str, Any]:
     if not programs:
         raise ArgumentError(next(iter(left_out.values())))
     return {
+        "about": "-".join(kind.name for kind in kinds),
         "dtype": DTYPE,
         "programs": programs,
         "left_out": left_out,
         "targets": [] if quick else _targets(programs),
     }
+
+
+def _asked(names: str | None) -> list[chips_of.Chips]:
+    known = {kind.name: kind for kind in chips_of.ALL}
+    asked = list(known) if names is None else [name.strip() for name in names.split(",")]
+    for name in asked:
+        check_choice("chips", name, tuple(known))
+    return [known[name] for name in asked]
 
 
 def config_of(shape: str) -> Config:

@@ -13,7 +13,9 @@ from thicket_jax.runs import files
 _GIVEN_A_MODEL = ("text", "decoder", "text_slots")
 
 
-def measure(name: str, quick: bool, torch_python: str, model: str | None) -> dict[str, Any]:
+def measure(
+    name: str, quick: bool, torch_python: str, model: str | None, chips: str | None = None
+) -> dict[str, Any]:
     """Runs a benchmark.
 
     Args:
@@ -21,11 +23,13 @@ def measure(name: str, quick: bool, torch_python: str, model: str | None) -> dic
       quick: tiny sizes.
       torch_python: a Python that has torch, for what is compared with.
       model: a checkpoint folder, for those that take one.
+      chips: names of accelerators to compile for, for the one that does; None: all.
 
     Returns:
       JSON values: what was measured, `targets`, and what it was measured on.
     """
     about = {"model": model} if name in _GIVEN_A_MODEL else {}
+    about |= {"chips": chips} if name == "aot" else {}
     found = _benchmark(name).run(quick, torch_python, **about)
     where = machine.provenance()
     if found.get("torch"):
@@ -34,8 +38,8 @@ def measure(name: str, quick: bool, torch_python: str, model: str | None) -> dic
 
 
 def write(name: str, result: dict[str, Any], folder: pathlib.Path) -> pathlib.Path:
-    """Writes a result; returns its file, one for each platform."""
-    place = folder / f"{name}-{result['provenance']['platform']}.json"
+    """Writes a result; returns its file: one for each platform, or what it is `about`."""
+    place = folder / f"{name}-{result.get('about') or result['provenance']['platform']}.json"
     files.write_json(place, result)
     return place
 
