@@ -125,6 +125,29 @@ def test_without_a_compiler_it_says_which_package_to_install(experiment, monkeyp
     assert 'pip install ".[aot]"' in lines.err and len(lines.err.splitlines()) == 1
 
 
+def test_targets_and_text_of_programs_that_fit_and_one_that_does_not(experiment, monkeypatch):
+    aot = experiment("experiments.bench.aot")
+    names = ["compile_seconds", "code", "arguments", "outputs", "temporaries"]
+    found = dict.fromkeys(names, 30.0) | {"flops": None, "bytes": None}
+    found |= {"collectives": {"all-reduce": {"count": 2, "bytes": 8}}}
+    monkeypatch.setattr(aot.chips_of, "devices", lambda kind: [])
+    monkeypatch.setattr(aot, "SHAPES", ("0.5B", "7B"))
+
+    def compiled(kind, config, law, work):
+        fits = config.hidden_size < 1000 or kind.name == "H100"
+        return dict(found) if fits else {"too_large": "RESOURCE_EXHAUSTED: so much"}
+
+    monkeypatch.setattr(aot, "compile_for", compiled)
+    result = aot.run(False, chips="v5e-4,H100")
+    assert result["about"] == "v5e-4-H100"
+    met = {row["name"]: row["met"] for row in result["targets"]}
+    assert met["low rank 1, 0.5B, v5e-4: seconds of compiling"] is False
+    assert met["gaussian, 0.5B, v5e-4: seconds of compiling"] is True
+    assert met["low rank 1, 7B, H100: tokens/s by the roofline"] is True and len(met) == 5
+    text = aot.text(result)
+    assert "does not fit" in text and "2 all-reduce" in text and "| H100, 7B, gaussian |" in text
+
+
 def test_fewer_experts_where_more_do_not_fit(experiment):
     aot, chips = (experiment(f"experiments.bench.{name}") for name in ("aot", "chips"))
     config = aot.config_of("7B")
