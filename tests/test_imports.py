@@ -34,9 +34,9 @@ INSIDE = {
     "reports": "numbers documents results figures asked_section baseline_sections sections "
     "landscape_figure landscape_page report survey_figures survey_page",
     "search": "problem agreement answers manifest pipeline randopt landscapes",
-    "text": "rope rope_config config_fields families fields config cache attention layers model "
-    "common choosing passes prefill slots decode prefixes tensor_files checkpoints pretrained "
-    "templates tokenizer prompts endings data/ sandbox/ grading/ graders/",
+    "text": "rope rope_config config_fields families fields config cache parts attention layers "
+    "model common choosing passes prefill slots decode prefixes tensor_files checkpoints "
+    "pretrained templates tokenizer prompts endings data/ sandbox/ grading/ graders/",
     "tasks": "task registry base_model quiet signals/ images/ language/",
     "cli": "options parsing checks machine compiled progress tasks report run density landscape "
     "export main __main__",
@@ -46,7 +46,7 @@ INSIDE = {
     "tasks/signals": "families model figure task",
     "tasks/images": "digits_dataset tf_records datasets conditions model figure task",
     "tasks/language": "countdown_dataset settings columns asking shots prompting reader hinting "
-    "shared countdown gsm8k math500 mbpp olympiadbench qa rocstories stories uspto50k",
+    "shared competition countdown gsm8k math500 mbpp olympiadbench qa rocstories stories uspto50k",
 }
 # Of what stands before them, tasks take of these packages this alone.
 OF_SEARCH_REPORTS_AND_RUNS = {"search.problem", "reports.figures", "runs.checkpoints"}

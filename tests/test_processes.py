@@ -7,18 +7,12 @@ import socket
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import process_run
 import pytest
+from child_settings import COMPILED
 
 HELPERS = pathlib.Path(__file__).parent / "helpers"
-# Programs that were compiled, for processes that tests start as well.
-COMPILED = {
-    "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
 
 
 def free_port():

@@ -4,10 +4,6 @@ The compilers for TPUs and GPUs run anywhere; they tell memory, code and collect
 Times are the roofline's, from the chips' published peaks: a bound, not a measurement.
 """
 
-import os
-
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-
 import dataclasses
 import pathlib
 import tempfile

@@ -75,13 +75,6 @@ def unfinished(run_dir, to, keep):
     return to
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Reports without pictures: the run that is finished has them."""
-    for name in ("reports.figures", "tasks.signals.figure"):
-        monkeypatch.setattr(f"thicket_jax.{name}.draw", lambda *_: [])
-
-
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("number", [0, 2])
 def test_resume_inside_a_round_equals_the_uninterrupted_run(finished, tmp_path, number):

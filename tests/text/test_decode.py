@@ -206,7 +206,7 @@ def test_large_logits_and_long_prompts_come_in_parts(tiny, decoded, monkeypatch)
     batch, _, fn, greedy = decoded
     drawn = {**batch, **decode.sampling(3, 0.8, 0.7)}
     wanted = greedy, fn(tiny.params, drawn, np.int32(1))
-    monkeypatch.setattr(passes, "_LOGITS", 4 * 4 * 20)  # of 48 tokens in three parts, the last
+    monkeypatch.setattr(passes, "LOGITS_BYTES", 4 * 4 * 20)  # of 48 tokens in three parts, the last
     monkeypatch.setattr(passes, "_ACTIVATIONS", 4 * 8 * 112)  # from 32; of four rows one by one
     raw = decode.decoder.__wrapped__(tiny.config, T, tiny.dtype)
     parts = jax.jit(raw)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from thicket_jax.text.cache import on_cpu
+from thicket_jax.text.parts import parts
 
 Attended = tuple[jax.Array, ...]
 Masks = tuple[jax.Array | None, ...]
@@ -57,7 +58,7 @@ def attend(
             values = jax.tree.map(lambda x: x.astype(jnp.float32), values)
     B, S, H, G, _ = queries.shape
     held = 4 * B * H * G * S * sum(part.shape[-1] for part in keys)
-    chunks = next(n for n in range(1, S + 1) if S % n == 0 and (held <= n * _SCORES or n == S))
+    chunks = parts(S, held, _SCORES)
     if chunks == 1:
         return some((queries, masks))
 

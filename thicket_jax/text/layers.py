@@ -13,6 +13,7 @@ from flax import nnx
 
 from thicket_jax.text.attention import Attended, Masks, attend, attend_step, rotate
 from thicket_jax.text.config import Config, Mixture
+from thicket_jax.text.parts import parts
 
 _HELD = 2**26  # bytes of what a group of a mixture's experts computes, if there are more experts
 
@@ -197,16 +198,16 @@ class MoE(nnx.Module):
         """
         tokens = x.reshape(-1, x.shape[-1])
         E, held = self.mixture.count, 4 * len(tokens) * (self.mixture.size + x.shape[-1])
-        G = next(n for n in range(1, E + 1) if E % n == 0 and (E * held <= n * _HELD or n == E))
-        parts = [getattr(self.experts, name).weight[...] for name in self.config.projections]
-        parts.append(self._shares(tokens).T)
+        G = parts(E, E * held, _HELD)
+        weights = [getattr(self.experts, name).weight[...] for name in self.config.projections]
+        weights.append(self._shares(tokens).T)
         if G == 1:
-            total = self._some(tokens, *parts)
+            total = self._some(tokens, *weights)
         else:
             total, _ = jax.lax.scan(
                 lambda total, group: (total + self._some(tokens, *group), None),
                 jnp.zeros(tokens.shape, jnp.float32),
-                [part.reshape(G, E // G, *part.shape[1:]) for part in parts],
+                [part.reshape(G, E // G, *part.shape[1:]) for part in weights],
             )
         return total.astype(x.dtype).reshape(x.shape)
 

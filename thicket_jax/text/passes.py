@@ -14,8 +14,9 @@ from thicket_jax.text.cache import Around, Cache, empty_cache
 from thicket_jax.text.choosing import first_largest, next_tokens
 from thicket_jax.text.config import Config
 from thicket_jax.text.model import hidden, logits
+from thicket_jax.text.parts import parts
 
-_LOGITS = 2**22  # bytes of logits of an expert that are held at once
+LOGITS_BYTES = 2**22  # bytes of logits of an expert that are held at once
 _ACTIVATIONS = 2**24  # bytes that a layer makes of an expert's prompts, held at once
 
 
@@ -109,13 +110,14 @@ class Passes:
         vocabulary, or, where they are drawn, for some rows after others.
         """
         B, V = len(states), self.config.vocab_size
-        parts = -(-4 * B * V // _LOGITS)
-        if parts == 1:
+        held = 4 * B * V
+        if held <= LOGITS_BYTES:
             found = logits(self.config, params, states[:, None])[:, 0]
             return next_tokens(found, batch, draw, step), jnp.isfinite(found.max(-1))
 
         def greedy() -> tuple[jax.Array, jax.Array]:
-            width = -(-V // parts)
+            count = -(-held // LOGITS_BYTES)
+            width = -(-V // count)
 
             def part(index: Any, best: Any) -> Any:
                 first = jnp.minimum(index * width, V - width)
@@ -125,11 +127,11 @@ class Passes:
                 return token, jnp.maximum(top, best[1])
 
             least = jnp.full(B, -jnp.inf, jnp.float32)
-            token, top = jax.lax.fori_loop(0, parts, part, (jnp.zeros(B, jnp.int32), least))
+            token, top = jax.lax.fori_loop(0, count, part, (jnp.zeros(B, jnp.int32), least))
             return token, jnp.isfinite(top)
 
         def drawn() -> tuple[jax.Array, jax.Array]:
-            groups = _divisor(B, parts)
+            groups = parts(B, held, LOGITS_BYTES)
             rows = states, batch["row"], jnp.broadcast_to(step, (B,))
 
             def some(row: Any) -> tuple[jax.Array, jax.Array]:
@@ -151,9 +153,4 @@ class Passes:
         mixture = config.mixture
         inner = mixture.count * mixture.size if mixture else config.intermediate_size
         wide = 2 * inner + 4 * config.hidden_size
-        return _divisor(rows, -(-4 * rows * tokens * wide // _ACTIVATIONS))
-
-
-def _divisor(number: int, least: int) -> int:
-    """Returns the smallest divisor that is not below `least`, or the number itself."""
-    return next((n for n in range(least, number) if number % n == 0), number)
+        return parts(rows, 4 * rows * tokens * wide, _ACTIVATIONS)

@@ -17,11 +17,11 @@ from thicket_jax.text.cache import Around
 from thicket_jax.text.choosing import first_largest
 from thicket_jax.text.common import largest
 from thicket_jax.text.model import logits
-from thicket_jax.text.passes import Passes
+from thicket_jax.text.parts import parts
+from thicket_jax.text.passes import LOGITS_BYTES, Passes
 
 _PIECES = 4  # that a prompt is run in
 _PIECE = 8  # tokens of a piece at least
-_LOGITS = 2**25  # bytes of an expert's logits that are held at once, if drafts have more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def prefill(
 ) -> Prefilled:
     """Runs g prompts, as many pieces of them as the longest needs.
 
-    Memory: a cache of g rows of M tokens; logits of at most `_LOGITS` bytes.
+    Memory: a cache of g rows of M tokens; logits of at most `LOGITS_BYTES`.
 
     Args:
       passes: how the model is run.
@@ -154,8 +154,7 @@ def _verified(
       int32 [g] each; a large number where there is none.
     """
     g, W = following.shape
-    held = 4 * g * W * passes.config.vocab_size
-    chunks = next(k for k in range(1, W + 1) if W % k == 0 and (held <= k * _LOGITS or k == W))
+    chunks = parts(W, 4 * g * W * passes.config.vocab_size, LOGITS_BYTES)
 
     def some(states: jax.Array) -> tuple[jax.Array, jax.Array]:
         found = logits(passes.config, params, states)
@@ -166,8 +165,8 @@ def _verified(
     if chunks == 1:
         chosen, fine = some(states)
     else:
-        parts = jnp.moveaxis(states.reshape(g, chunks, W // chunks, -1), 1, 0)
-        chosen, fine = (jnp.moveaxis(x, 0, 1).reshape(g, W) for x in jax.lax.map(some, parts))
+        pieces = jnp.moveaxis(states.reshape(g, chunks, W // chunks, -1), 1, 0)
+        chosen, fine = (jnp.moveaxis(x, 0, 1).reshape(g, W) for x in jax.lax.map(some, pieces))
     none = jnp.iinfo(jnp.int32).max
     index = jnp.where(index < 0, none, index)[None]
     wrong = jnp.where(chosen != following, index, none).min(1)

@@ -6,42 +6,25 @@ The 500 problems are a test set: experts are selected on the training problems o
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from thicket_jax.errors import DataError, check_choice
+from thicket_jax.errors import DataError
 from thicket_jax.tasks import task
-from thicket_jax.tasks.language import asking, columns, settings, shared
+from thicket_jax.tasks.language import asking, columns, competition, shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.graders.marked import boxed
 from thicket_jax.text.prompts import Messages, around
 
-_EXTRACTIONS = ("strict", "flexible")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(settings.Options):
+class Options(competition.Options):
     """The options of `thicket run math500`."""
 
     data: str | None = None
     """File or folder with problem and answer (or solution) to select on: MATH's training part."""
     test_data: str | None = None
     """The test file: MATH-500."""
-    max_tokens: int = 1024
-    """Tokens that are generated at most for an answer."""
-    extraction: str = "strict"
-    """strict: the answer is boxed; flexible: it may stand elsewhere. Both are recorded."""
-
-    STOPS: ClassVar[tuple[str, ...]] = (
-        *settings.Options.STOPS,
-        "\nProblem:",
-        "\nReason step by step, and put the final answer",
-    )
-
-    def check(self) -> None:
-        """Raises `ArgumentError` for what cannot work."""
-        super().check()
-        check_choice("extraction", self.extraction, _EXTRACTIONS)
 
 
 def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:

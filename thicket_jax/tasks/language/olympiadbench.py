@@ -6,41 +6,25 @@ and `is_multiple_answer`. It is published as a test set without a training part.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from thicket_jax.errors import DataError, check_choice
+from thicket_jax.errors import DataError
 from thicket_jax.tasks import task
-from thicket_jax.tasks.language import asking, columns, settings, shared
+from thicket_jax.tasks.language import asking, columns, competition, shared
 from thicket_jax.tasks.language.shared import base_params as base_params
 from thicket_jax.tasks.language.shared import save as save
 from thicket_jax.text.data.files import words
 from thicket_jax.text.prompts import Messages, around
 
-_EXTRACTIONS = ("strict", "flexible")
 _COPIED = ("final_answer", "answer", "unit", "error")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(settings.Options):
+class Options(competition.Options):
     """The options of `thicket run olympiadbench`."""
 
     data: str | None = None
     """File with question and final_answer to select on; test items come from --test-data."""
-    max_tokens: int = 1024
-    """Tokens that are generated at most for an answer."""
-    extraction: str = "strict"
-    """strict: the answer is boxed; flexible: it may stand elsewhere. Both are recorded."""
-
-    STOPS: ClassVar[tuple[str, ...]] = (
-        *settings.Options.STOPS,
-        "\nProblem:",
-        "\nReason step by step, and put the final answer",
-    )
-
-    def check(self) -> None:
-        """Raises `ArgumentError` for what cannot work."""
-        super().check()
-        check_choice("extraction", self.extraction, _EXTRACTIONS)
 
 
 def build(options: Options, tell: task.Tell = task.quiet) -> task.Task:

@@ -77,7 +77,7 @@ class Options(task.Options):
     draft: str = "none"
     """What is made of the base's answers to the training items, which are decoded first: order puts
     prompts of long answers first; base, besides, tries them as the beginning of experts' answers,
-    which pays on accelerators; none. Tokens are the same."""
+    which costs time on a CPU and is not measured elsewhere; none. Tokens are the same."""
     sample_temperature: float = 0.7
     """Temperature of the sampled base, the self-consistency baseline."""
     sample_top_p: float = 1.0

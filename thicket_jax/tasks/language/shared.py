@@ -71,6 +71,9 @@ def build(options: Options, spec: Spec, split: Split, tell: task.Tell = task.qui
         **sampling(options.seed, options.sample_temperature, options.sample_top_p),
     }
     sizes = [count] + [int((batch["row"] >= 0).sum()) for batch in batches[1:]]
+    decode = decoder(config, options.max_tokens, model.dtype, prefix=prefix)
+    known, unknown = hints(options, decode, model, {**batches[0], **scored}, tell)
+    greedy, drawn = {**greedy, **unknown}, {**drawn, **unknown}
     graders = Graders(
         spec.grader,
         asked.items,
@@ -78,9 +81,6 @@ def build(options: Options, spec: Spec, split: Split, tell: task.Tell = task.qui
         timeout=options.grade_seconds,
     )
     read = Reader(graders, tokenizer, asked.ends, asked.stops, tuple(sizes))
-    decode = decoder(config, options.max_tokens, model.dtype, prefix=prefix)
-    known, unknown = hints(options, decode, model, {**batches[0], **scored}, tell)
-    greedy, drawn = {**greedy, **unknown}, {**drawn, **unknown}
     problem = Problem(
         score_fn=decode,
         params=model.params,

@@ -72,7 +72,7 @@ _UNIT_MARKUP = re.compile(
 _DEGREES = re.compile(
     r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(-?[0-9.]+)\s*(?:\^\{?\\circ\}?|°)\s*[)}]?"
 )
-_LONGEST = 1000  # characters behind which no unit is looked for
+LONGEST = 1000  # characters of an answer that is looked into; a longer one equals itself alone
 
 
 def normal(latex: str) -> str:
@@ -189,7 +189,7 @@ def split_parts(latex: str) -> list[str]:
 def without_unit(latex: str, unit: str) -> str:
     """Cuts the longest end that reads as the unit, whatever its markup."""
     plain = _UNIT_MARKUP.sub("", unit)
-    if not plain or len(latex) > _LONGEST:
+    if not plain or len(latex) > LONGEST:
         return latex
     for start in range(1, len(latex)):
         value, end = latex[:start], latex[start:]

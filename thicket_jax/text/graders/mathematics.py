@@ -37,6 +37,7 @@ from thicket_jax.errors import ArgumentError, DataError, check_choice
 from thicket_jax.text.graders import denied
 from thicket_jax.text.graders.alarm import within
 from thicket_jax.text.graders.latex import (
+    LONGEST,
     as_word,
     assigned,
     based,
@@ -54,7 +55,6 @@ from thicket_jax.text.grading import Outcome
 COLUMNS = ("strict", "flexible")
 
 _SECONDS = 3  # for one parse or one comparison
-_LONGEST = 1000  # characters of an answer that is parsed; a longer one equals itself alone
 _TAIL = 1000  # characters at the end of a text in which an unboxed answer is looked for
 _AND = re.compile(r"\s*,?\s*(?:\\(?:text|mathrm|mbox)\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)\s*")
 _DIGITS, _AGREE = 50, 40  # that numbers are computed to, and that must agree
@@ -232,7 +232,7 @@ def _equal(gold: str, answer: str) -> bool:
     """Whether an answer is equivalent to the gold one; units and bases may be left out in it."""
     if gold == answer:
         return True
-    if max(len(gold), len(answer)) > _LONGEST:
+    if max(len(gold), len(answer)) > LONGEST:
         return False
     bases = based(gold), based(answer)
     if any(bases):
@@ -366,7 +366,7 @@ def _verified(gold: str, answer: str) -> bool:
 @_remembered
 def _parse(latex: str) -> tuple[Any, ...]:
     """Expressions, and as the last one a string, if there is anything to parse."""
-    if len(latex) > _LONGEST:
+    if len(latex) > LONGEST:
         return ()
     return _parsed(f"\\boxed{{{in_radians(latex)}}}")
 
